@@ -1,0 +1,54 @@
+/* Atomics on shared memory, a monotonic clock, and sleeping on a 32-bit word: a futex on Linux, short naps elsewhere. */
+#ifndef EVENTCORE_FUTEX_H
+#define EVENTCORE_FUTEX_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <time.h>
+#if defined(__linux__)
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+static inline int64_t load_acquire(const int64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline void store_release(int64_t *word, int64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+static inline uint32_t load_ordered(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+static inline void store_ordered(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
+static inline void add_ordered(uint32_t *word) { __atomic_fetch_add(word, 1, __ATOMIC_SEQ_CST); }
+
+static inline int64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Sleep while *word == seen, at most `timeout_ns`. Returns whether a signal handler may want to run. A NULL timeout of
+ * the kernel's is never used: whoever sleeps looks again some day. */
+static inline int sleep_on(const uint32_t *word, uint32_t seen, int64_t timeout_ns) {
+    struct timespec timeout;
+#if defined(__linux__)
+    timeout.tv_sec = timeout_ns / 1000000000;
+    timeout.tv_nsec = timeout_ns % 1000000000;
+    /* Not FUTEX_PRIVATE: the word is found by its page of the file, so other processes' wake-ups arrive. */
+    return syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0) == -1 && errno == EINTR;
+#else
+    int64_t nap_ns = timeout_ns < 1000000 ? timeout_ns : 1000000;
+    if (load_ordered(word) != seen) return 0;
+    timeout.tv_sec = 0;
+    timeout.tv_nsec = nap_ns;
+    nanosleep(&timeout, NULL);
+    return 1;
+#endif
+}
+
+static inline void wake_all(uint32_t *word) {
+#if defined(__linux__)
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+#else
+    (void)word;
+#endif
+}
+
+#endif

@@ -1,0 +1,238 @@
+"""Every side effect on files, in one place: tests hand in a disk that traces, fails or crashes.
+
+Rules kept here: blocks are reserved by `fallocate` before they are written through a map (a sparse file would turn a
+full disk into SIGBUS); data is made durable by `fdatasync`, a name by syncing its folder; small files are replaced by
+write, sync, rename, sync of the folder. Paths are never followed through symbolic links at their last component.
+Linux first; macOS lacks `fallocate` (real zeros are written) and needs F_FULLFSYNC.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eventcore.errors import DiskFull, LogLocked, NotALog, StorageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNUSABLE = {
+    errno.ENOENT: "is missing",
+    errno.ENOTDIR: "is not a folder",
+    errno.EACCES: "may not be accessed",
+    errno.EPERM: "may not be accessed",
+    errno.EROFS: "is on a read-only file system",
+    errno.ELOOP: "is a symbolic link",
+    errno.EISDIR: "is a folder",
+}
+_NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_OWNER_SIZE_MAX = 200
+
+
+@contextmanager
+def _typed(path: Path | str, action: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"no space left to {action}", path=path) from error
+        if error.errno in _UNUSABLE:
+            raise NotALog(
+                f"cannot {action}: it {_UNUSABLE[error.errno]}", path=path, hint="check the path and its permissions"
+            ) from error
+        raise StorageError(f"cannot {action}: {error.strerror or error}", path=path) from error
+
+
+class Disk:
+    """Direct system calls with typed errors. Stateless but for the paths of open descriptors, kept for messages."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, Path] = {}
+
+    def _path(self, fd: int) -> Path:
+        return self._paths.get(fd, Path(f"<fd {fd}>"))
+
+    def open(self, path: Path, *, write: bool, create: bool = False) -> int:
+        """Open a regular file; with `create` make it (mode 0600) if it is missing."""
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0)
+        with _typed(path, "open the file"):
+            fd = os.open(path, flags, 0o600)
+        self._paths[fd] = path
+        return fd
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        with _typed(self._paths.pop(fd, Path(f"<fd {fd}>")), "close the file"):
+            os.close(fd)
+
+    def size(self, fd: int) -> int:
+        """Length of the file in bytes."""
+        with _typed(self._path(fd), "look at the file"):
+            return os.fstat(fd).st_size
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is anything at `path`."""
+        return os.path.lexists(path)
+
+    def is_folder(self, path: Path) -> bool:
+        """Whether `path` is a folder."""
+        return path.is_dir()
+
+    def list(self, folder: Path) -> list[str]:
+        """Names of the plain files in a folder, sorted."""
+        with _typed(folder, "list the folder"), os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+
+    def make_folder(self, path: Path) -> None:
+        """Create a folder (mode 0700) unless it exists, and make its name durable."""
+        if not path.is_dir():
+            with _typed(path, "create the folder"):
+                os.makedirs(path, mode=0o700)
+            self.sync_dir(path.parent)
+
+    def data_end(self, fd: int, size: int) -> int:
+        """Where the last written bytes of the file's first `size` end; holes and reserved blocks do not count."""
+        end = 0
+        with _typed(self._path(fd), "look for the end of the data"):
+            while end < size:
+                try:
+                    end = os.lseek(fd, os.lseek(fd, end, os.SEEK_DATA), os.SEEK_HOLE)
+                except OSError as error:
+                    if error.errno != errno.ENXIO:
+                        raise
+                    break
+        return min(end, size)
+
+    def reserve(self, fd: int, start: int, size: int) -> None:
+        """Give `[start, start + size)` real blocks, keeping what is there. Raises DiskFull."""
+        with _typed(self._path(fd), "reserve space"):
+            if hasattr(os, "posix_fallocate") and sys.platform == "linux":
+                try:
+                    os.posix_fallocate(fd, start, size)
+                    return
+                except OSError as error:
+                    if error.errno not in _NO_FALLOCATE:
+                        raise
+            self._write_zeros(fd, start, size)
+
+    def _write_zeros(self, fd: int, start: int, size: int) -> None:
+        """Give holes real blocks by writing back what they read as; for file systems without fallocate."""
+        step = 1 << 16
+        for at in range(start, start + size, step):
+            length = min(step, start + size - at)
+            self.pwrite_all(fd, os.pread(fd, length, at).ljust(length, b"\0"), at)
+
+    def grow(self, fd: int, size: int) -> None:
+        """Make the file longer without giving it blocks: room to map, to be reserved before it is used."""
+        with _typed(self._path(fd), "extend the file"):
+            os.ftruncate(fd, size)
+
+    def cut(self, fd: int, size: int) -> None:
+        """Make the file shorter. Only for bytes that no reader was ever shown."""
+        with _typed(self._path(fd), "cut the file"):
+            os.ftruncate(fd, size)
+
+    def map(self, fd: int, size: int, *, write: bool) -> mmap.mmap:
+        """Map the first `size` bytes, shared with every process."""
+        with _typed(self._path(fd), "map the file"):
+            return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
+
+    def pread(self, fd: int, size: int, at: int) -> bytes:
+        """Up to `size` bytes from position `at`."""
+        with _typed(self._path(fd), "read the file"):
+            return os.pread(fd, size, at)
+
+    def pwrite_all(self, fd: int, data: bytes | memoryview, at: int) -> None:
+        """Write all of `data` at position `at`; a short write is continued."""
+        view = memoryview(data)
+        with _typed(self._path(fd), "write the file"):
+            while view:
+                written = os.pwrite(fd, view, at)
+                view, at = view[written:], at + written
+
+    def sync(self, fd: int) -> None:
+        """On return the file's content survives a power cut, stores through maps included."""
+        with _typed(self._path(fd), "sync the file"):
+            if sys.platform == "darwin":
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            else:
+                os.fdatasync(fd)
+
+    def sync_dir(self, folder: Path) -> None:
+        """On return the names in the folder survive a power cut."""
+        with _typed(folder, "sync the folder"):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename, replacing `new`; durable after `sync_dir`."""
+        with _typed(old, f"rename it to {new.name}"):
+            os.replace(old, new)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; durable after `sync_dir`."""
+        with _typed(path, "remove the file"):
+            os.unlink(path)
+
+    def read_file(self, path: Path, limit: int) -> bytes:
+        """The whole content of a small file; refuses one of more than `limit` bytes."""
+        fd = self.open(path, write=False)
+        try:
+            if self.size(fd) > limit:
+                raise StorageError(f"a file of {self.size(fd)} bytes where at most {limit} are expected", path=path)
+            return self.pread(fd, limit, 0)
+        finally:
+            self.close(fd)
+
+    def replace_file(self, path: Path, data: bytes) -> None:
+        """Replace a small file: after a crash it holds the old bytes or the new ones. Durable on return."""
+        temporary = path.with_name(path.name + ".tmp")
+        if self.exists(temporary):
+            self.unlink(temporary)
+        fd = self.open(temporary, write=True, create=True)
+        try:
+            self.pwrite_all(fd, data, 0)
+            self.sync(fd)
+        except StorageError:
+            self.close(fd)
+            self.unlink(temporary)
+            raise
+        self.close(fd)
+        self.rename(temporary, path)
+        self.sync_dir(path.parent)
+
+    def lock(self, path: Path, owner: str) -> int:
+        """Take the writer lock of a folder until the descriptor is closed; `owner` is for others' error messages.
+
+        It is an flock: a POSIX lock would be lost with any other descriptor of the file. Raises LogLocked.
+        """
+        fd = self.open(path, write=True, create=True)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
+            self.close(fd)
+            raise LogLocked(f"the folder is being written by {holder}", path=path.parent) from None
+        self.cut(fd, 0)
+        self.pwrite_all(fd, owner.encode()[:_OWNER_SIZE_MAX], 0)
+        return fd
+
+    def locked(self, path: Path) -> bool:
+        """Whether a writer holds the lock now."""
+        if not self.exists(path):
+            return False
+        fd = self.open(path, write=False)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            self.close(fd)
+        return False

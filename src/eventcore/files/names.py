@@ -1,0 +1,57 @@
+"""What the files and folders of a log are called (Kafka's names)."""
+
+from __future__ import annotations
+
+import re
+
+from eventcore.errors import UsageError
+
+LOG = ".log"
+INDEX = ".index"
+TIME_INDEX = ".timeindex"
+TXN_INDEX = ".txnindex"
+SNAPSHOT = ".snapshot"
+SEGMENT_SUFFIXES = (LOG, INDEX, TIME_INDEX, TXN_INDEX)
+"""The files of one segment."""
+
+DELETED = ".deleted"
+CLEANED = ".cleaned"
+SWAP = ".swap"
+
+TOPIC_NAME_SIZE_MAX = 249
+_OFFSET_MAX = (1 << 63) - 1
+_FILE = re.compile(r"([0-9]{20})(\.log|\.index|\.timeindex|\.txnindex|\.snapshot)")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def file_name(base_offset: int, suffix: str) -> str:
+    """The name of a segment's or snapshot's file: 20 digits, so that names sort like offsets."""
+    if not 0 <= base_offset <= _OFFSET_MAX:
+        raise UsageError(f"there is no file for offset {base_offset}")
+    return f"{base_offset:020d}{suffix}"
+
+
+def parse_file_name(name: str) -> tuple[int, str] | None:
+    """(base offset, suffix) of a segment's or snapshot's file, None for any other name."""
+    match = _FILE.fullmatch(name)
+    if match is None or int(match[1]) > _OFFSET_MAX:
+        return None
+    return int(match[1]), match[2]
+
+
+def check_topic_name(name: str) -> str:
+    """The name itself, if it may name a topic. It becomes part of a folder's name, so it is not to be trusted."""
+    if name in (".", "..") or len(name) > TOPIC_NAME_SIZE_MAX or not _TOPIC.fullmatch(name):
+        raise UsageError(
+            f"{name[:TOPIC_NAME_SIZE_MAX]!r} cannot name a topic",
+            hint=f"use up to {TOPIC_NAME_SIZE_MAX} of A-Z a-z 0-9 . _ -, and not '.' or '..' alone",
+        )
+    return name
+
+
+def parse_partition_folder(name: str) -> tuple[str, int] | None:
+    """(topic, partition) of a partition's folder: the last '-' splits. None for any other name."""
+    topic, dash, number = name.rpartition("-")
+    if not dash or not number.isascii() or not number.isdigit() or not _TOPIC.fullmatch(topic):
+        return None
+    return topic, int(number)

@@ -1,0 +1,97 @@
+"""A segment's `.txnindex`: the aborted transactions whose ABORT marker the segment holds.
+
+Entries are 34 bytes (see `format/layout.py`); marker offsets strictly increase. The file is created with its first
+entry: a missing file says that nothing was aborted. A partial entry at the end is ignored (a crash while appending).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from eventcore.disk import Disk
+from eventcore.errors import CorruptFile, UnsupportedFormat
+from eventcore.format.layout import TXN_INDEX_ENTRY
+
+ENTRY_SIZE = TXN_INDEX_ENTRY.size
+VERSION = 0
+_SIZE_MAX = 1 << 30
+
+
+class TxnEntry(NamedTuple):
+    """One aborted transaction: [first_offset, last_offset], the latter its marker."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    last_stable_offset: int
+
+
+class TxnIndex:
+    """The transaction index of the segment that starts at `base_offset`."""
+
+    def __init__(self, disk: Disk, path: Path, base_offset: int) -> None:
+        self._disk = disk
+        self._path = path
+        self._base_offset = base_offset
+        self._fd = -1
+
+    def entries(self) -> list[TxnEntry]:
+        """All entries, as they are in the file now. Raises CorruptFile or UnsupportedFormat."""
+        if not self._disk.exists(self._path):
+            return []
+        data = self._disk.read_file(self._path, _SIZE_MAX)
+        found: list[TxnEntry] = []
+        for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):
+            version, *fields = TXN_INDEX_ENTRY.struct.unpack_from(data, at)
+            if version != VERSION:
+                raise UnsupportedFormat(f"an entry of version {version}", path=self._path, position=at)
+            found.append(self._checked(TxnEntry(*fields), found, at))
+        return found
+
+    def _checked(self, entry: TxnEntry, before: list[TxnEntry], at: int) -> TxnEntry:
+        previous = before[-1].last_offset if before else self._base_offset - 1
+        if not previous < entry.last_offset or not 0 <= entry.first_offset <= entry.last_offset:
+            raise CorruptFile(
+                f"an aborted transaction of offsets {entry.first_offset} to {entry.last_offset} after {previous}",
+                path=self._path,
+                position=at,
+            )
+        return entry
+
+    def append(self, producer_id: int, first_offset: int, last_offset: int, last_stable_offset: int) -> None:
+        """Add an aborted transaction; durable after `sync`."""
+        known = self.entries()
+        at = len(known) * ENTRY_SIZE
+        entry = self._checked(TxnEntry(producer_id, first_offset, last_offset, last_stable_offset), known, at)
+        if self._fd < 0:
+            self._fd = self._disk.open(self._path, write=True, create=True)
+        self._disk.pwrite_all(self._fd, TXN_INDEX_ENTRY.struct.pack(VERSION, *entry), at)
+
+    def truncate(self, offset: int) -> None:
+        """Drop the entries from the first one on whose marker is at or above `offset`."""
+        kept = [entry for entry in self.entries() if entry.last_offset < offset]
+        self._cut(len(kept) * ENTRY_SIZE)
+
+    def reset(self) -> None:
+        """Drop all entries, readable or not."""
+        self._cut(0)
+
+    def _cut(self, size: int) -> None:
+        if not self._disk.exists(self._path):
+            return
+        if self._fd < 0:
+            self._fd = self._disk.open(self._path, write=True)
+        if self._disk.size(self._fd) > size:
+            self._disk.cut(self._fd, size)
+
+    def sync(self) -> None:
+        """On return the entries survive a power cut."""
+        if self._fd >= 0:
+            self._disk.sync(self._fd)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1

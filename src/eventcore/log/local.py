@@ -1,0 +1,134 @@
+"""LocalLog: the segments of one partition as one log. No lock, no producers, no watermarks: `Partition` has those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from eventcore.clock import Clock
+from eventcore.config import LogConfig
+from eventcore.disk import Disk
+from eventcore.files import names
+from eventcore.log.segment import Segment
+from eventcore.log.segments import SegmentList
+
+
+class LocalLog:
+    """Appends go to the active segment. `segments` is replaced, never changed: readers may keep the one they have."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: Path,
+        config: LogConfig,
+        clock: Clock,
+        segments: SegmentList,
+        on_roll: Callable[[Segment, Segment], None],
+    ) -> None:
+        self.disk = disk
+        self.folder = folder
+        self.config = config
+        self.clock = clock
+        self.segments = segments
+        self._on_roll = on_roll
+
+    @property
+    def active(self) -> Segment:
+        """The segment that takes appends."""
+        return self.segments.active
+
+    @property
+    def end_offset(self) -> int:
+        """The offset the next record gets."""
+        return self.active.next_offset
+
+    def due_for_roll(self, max_timestamp: int, now: int) -> bool:
+        """Whether the active segment is older than `segment.ms` (rule R2: by record time, else by clock)."""
+        segment = self.active
+        if segment.log.size == 0:
+            return False
+        first = segment.first_batch_timestamp
+        waited = max_timestamp - first if first is not None and first >= 0 else -1
+        if waited < 0:
+            waited = now - segment.created_ms
+        limit = self.config.segment_ms
+        if self.config.compacted:
+            limit = min(limit, self.config.max_compaction_lag_ms)
+        return waited > limit
+
+    def roll(self) -> Segment:
+        """Seal the active segment and start a new one at the log end. An empty active segment stays as it is.
+
+        The new files are durable in the folder on return; of the old segment the indexes are, the log is not yet.
+        """
+        old = self.active
+        if old.log.size == 0 and old.base_offset == self.end_offset:
+            return old
+        new = self.new_segment(self.end_offset)
+        old.seal()
+        self.segments = self.segments.plus(new)
+        self._on_roll(old, new)
+        return new
+
+    def new_segment(self, base_offset: int) -> Segment:
+        """Create an empty active segment; left-over files of its name are removed first."""
+        remove_files(self.disk, self.folder, base_offset)
+        segment = Segment(self.disk, self.folder, base_offset, self.config, active=True)
+        segment.created_ms = self.clock.now_ms()
+        self.disk.sync_dir(self.folder)
+        return segment
+
+    def truncate(self, offset: int) -> None:
+        """Make `offset` the log end (rules X1, X2). Durable on return.
+
+        Segments above it are deleted; the one that holds it becomes active again with its tail zeroed.
+        """
+        if offset < self.segments.first.base_offset:
+            self.restart_at(offset)
+            return
+        kept = self.segments.floor(offset)
+        removed = [segment for segment in self.segments if segment.base_offset > kept.base_offset]
+        segments = self.segments.without(removed)
+        if not kept.active:
+            segments = segments.without([kept])
+            kept = self._reopened(kept)
+            segments = segments.plus(kept)
+        kept.truncate(offset)
+        self.segments = segments
+        self._delete(removed)
+
+    def restart_at(self, offset: int) -> None:
+        """Drop everything and start an empty log at `offset` (rule X4)."""
+        removed = list(self.segments)
+        self._delete(removed)
+        self.segments = SegmentList([self.new_segment(offset)])
+
+    def _reopened(self, sealed: Segment) -> Segment:
+        segment = Segment(self.disk, self.folder, sealed.base_offset, self.config, active=True)
+        segment.damage = sealed.damage
+        segment.created_ms = self.clock.now_ms()
+        segment.next_offset = self.segments.next_base(sealed)
+        return segment
+
+    def _delete(self, segments: list[Segment]) -> None:
+        for segment in reversed(segments):
+            segment.delete()
+        self.disk.sync_dir(self.folder)
+
+    def drop(self, segments: list[Segment]) -> None:
+        """Remove whole segments from the front, their files included. Durable on return."""
+        self.segments = self.segments.without(segments)
+        self._delete(segments)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for segment in self.segments:
+            segment.close()
+
+
+def remove_files(disk: Disk, folder: Path, base_offset: int) -> None:
+    """Remove what a crash may have left of a segment that never became part of the log."""
+    for suffix in names.SEGMENT_SUFFIXES:
+        path = folder / names.file_name(base_offset, suffix)
+        if disk.exists(path):
+            disk.unlink(path)

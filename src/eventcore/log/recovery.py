@@ -1,0 +1,228 @@
+"""From a folder in any state to segments that can be trusted: a numbered procedure, safe to kill and to repeat.
+
+  1. Finish or undo what a crash left of a segment swap (rules S1, S2); remove pending deletes and temporary files.
+  2. List the `.log` files; remove index files without one.
+  3. After a clean close whose active segment still has the recorded base and size, believe the files.
+  4. Otherwise read every segment that reaches above the recovery point, batch by batch, CRC and all, and rebuild its
+     indexes. Behind the last good batch of the last segment lies a torn tail: it is cut. A bad range with good
+     batches behind it is damage: it is kept, reported, and reading it raises CorruptRecord.
+  5. Epochs at or above the end are dropped; producers are replayed from the newest snapshot that can be believed.
+
+Nothing is written that a second run would do differently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from eventcore import _kernels as kernels
+from eventcore.clock import Clock
+from eventcore.config import LogConfig
+from eventcore.disk import Disk
+from eventcore.files import names
+from eventcore.files.recovery_point import RecoveryPoint
+from eventcore.format.batch import HEADER_SIZE
+from eventcore.log.epochs import EpochCache
+from eventcore.log.segment import Damage, Segment
+from eventcore.log.segments import SegmentList
+
+_ROWS = 8192
+_MAGIC_POSITION = 16
+_MAGIC = b"\x02"
+
+
+@dataclass
+class RecoveryReport:
+    """What opening the log found and did."""
+
+    clean: bool = False
+    scanned_segments: int = 0
+    scanned_bytes: int = 0
+    cut_bytes: int = 0
+    damage: list[tuple[str, Damage]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.clean:
+            return "clean: nothing had to be read"
+        parts = [f"read {self.scanned_bytes} bytes in {self.scanned_segments} segments", f"cut {self.cut_bytes} bytes"]
+        parts += [f"damaged: offsets {d.first_offset} to {d.next_offset - 1} in {path}" for path, d in self.damage]
+        return ", ".join(parts)
+
+
+class Recovery:
+    """Opens the segments of one folder for writing."""
+
+    def __init__(self, disk: Disk, folder: Path, config: LogConfig, clock: Clock, epochs: EpochCache) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._config = config
+        self._clock = clock
+        self._epochs = epochs
+        self.report = RecoveryReport()
+        self.recovered: list[Segment] = []
+
+    def run(self, point: RecoveryPoint) -> SegmentList:
+        """Steps 1 to 4 and the epochs of step 5."""
+        finish_swaps(self._disk, self._folder)
+        bases = list_bases(self._disk, self._folder)
+        self._remove_orphans(bases)
+        if not bases:
+            return self._start_empty(point.log_start_offset)
+        self.report.clean = point.clean and self._is_as_closed(bases[-1], point)
+        trusted_below = point.recovery_point
+        segments = []
+        for base, next_base in zip(bases, [*bases[1:], None], strict=True):
+            believed = self.report.clean if next_base is None else (self.report.clean or next_base <= trusted_below)
+            if believed and self._has_indexes(base, next_base is None):
+                segments.append(self._believe(base, next_base))
+            else:
+                segments.append(self._recover(base, next_base))
+        self._epochs.truncate_from_end(segments[-1].next_offset)
+        return SegmentList(segments)
+
+    def _start_empty(self, base_offset: int) -> SegmentList:
+        segment = Segment(self._disk, self._folder, base_offset, self._config, active=True)
+        segment.created_ms = self._clock.now_ms()
+        self._disk.sync_dir(self._folder)
+        return SegmentList([segment])
+
+    def _path(self, base: int, suffix: str) -> Path:
+        return self._folder / names.file_name(base, suffix)
+
+    def _is_as_closed(self, base: int, point: RecoveryPoint) -> bool:
+        return base == point.active_base_offset and self._path(base, names.LOG).stat().st_size == point.active_size
+
+    def _has_indexes(self, base: int, last: bool) -> bool:
+        paths = [self._path(base, names.INDEX), self._path(base, names.TIME_INDEX)]
+        return last or all(self._disk.exists(path) for path in paths)
+
+    def _remove_orphans(self, bases: list[int]) -> None:
+        for name in self._disk.list(self._folder):
+            parsed = names.parse_file_name(name)
+            if parsed and parsed[1] in names.SEGMENT_SUFFIXES and parsed[0] not in bases:
+                self._disk.unlink(self._folder / name)
+
+    def _believe(self, base: int, next_base: int | None) -> Segment:
+        segment = Segment(self._disk, self._folder, base, self._config, active=next_base is None)
+        segment.created_ms = self._clock.now_ms()
+        if next_base is None:
+            segment.walk_end()
+        else:
+            segment.next_offset = next_base
+        return segment
+
+    def _recover(self, base: int, next_base: int | None) -> Segment:
+        segment = Segment(self._disk, self._folder, base, self._config, active=True)
+        segment.created_ms = self._clock.now_ms()
+        file_size = segment.log.size
+        limit = self._disk.data_end(segment.log.fd, file_size)
+        segment.reset_indexes()
+        self._scan(segment, limit, next_base)
+        self.report.scanned_segments += 1
+        self.report.scanned_bytes += limit
+        self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
+        self.recovered.append(segment)
+        if next_base is None:
+            self._cut_tail(segment, limit)
+        else:
+            segment.seal()
+            segment.next_offset = max(segment.next_offset, next_base)
+        return segment
+
+    def _cut_tail(self, segment: Segment, limit: int) -> None:
+        if not only_zeros(segment.log.view, segment.log.size, limit):
+            self.report.cut_bytes += limit - segment.log.size
+            capacity = segment.log.capacity
+            segment.log.trim(segment.log.size)
+            segment.log.grow(capacity)
+        segment.log.sync()
+
+    def _scan(self, segment: Segment, limit: int, next_base: int | None) -> None:
+        position = 0
+        while True:
+            position = self._scan_run(segment, position, limit)
+            if only_zeros(segment.log.view, position, limit):
+                return
+            resume = find_batch(segment.log.view, position, limit, segment.next_offset)
+            if resume is None and next_base is None:
+                return
+            end = limit if resume is None else resume[0]
+            next_offset = next_base if resume is None else resume[1]
+            assert next_offset is not None
+            damage = Damage(position, end, segment.next_offset, next_offset)
+            segment.damage = (*segment.damage, damage)
+            segment.log.size, segment.next_offset = end, next_offset
+            position = end
+
+    def _scan_run(self, segment: Segment, position: int, limit: int) -> int:
+        """Take in good batches from `position` on; returns where they end."""
+        rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
+        while position < limit:
+            count, position, status = kernels.batch.scan(segment.log.view, position, limit, rows.data.cast("B"), True)
+            for at, size, base_offset, last_offset, max_timestamp, epoch, _, _ in rows[:count].tolist():
+                if base_offset < segment.next_offset:
+                    return int(at)
+                if epoch > self._epochs.latest:
+                    self._epochs.assign(epoch, base_offset)
+                segment.add_batch(size, last_offset, max_timestamp)
+            if status != kernels.batch.OK:
+                break
+        return int(position)
+
+
+def find_batch(view: memoryview, start: int, end: int, min_offset: int) -> tuple[int, int] | None:
+    """The first whole, CRC-correct batch behind `start` that continues the log: (position, base offset).
+
+    The magic byte is what a batch cannot be without, so the search goes from one to the next.
+    """
+    data = view.obj
+    position = start + 1
+    while True:
+        at = data.find(_MAGIC, position + _MAGIC_POSITION, end)  # type: ignore[attr-defined]
+        if at < 0 or at - _MAGIC_POSITION + HEADER_SIZE > end:
+            return None
+        position = at - _MAGIC_POSITION
+        base_offset = int.from_bytes(view[position : position + 8], "big")
+        if min_offset <= base_offset < min_offset + (1 << 31) and _is_batch(view, position, end):
+            return position, base_offset
+        position += 1
+
+
+def only_zeros(view: memoryview, start: int, end: int) -> bool:
+    """Whether nothing was ever written in `[start, end)`."""
+    step = 1 << 20
+    return all(view[at : min(at + step, end)] == bytes(min(step, end - at)) for at in range(start, end, step))
+
+
+def _is_batch(view: memoryview, position: int, end: int) -> bool:
+    row = np.empty(kernels.batch.ROW_SIZE, dtype=np.int64)
+    count, _, _ = kernels.batch.scan(view, position, end, row.data.cast("B"), True)
+    return bool(count)
+
+
+def list_bases(disk: Disk, folder: Path) -> list[int]:
+    """Base offsets of the segments in a folder, rising."""
+    parsed = (names.parse_file_name(name) for name in disk.list(folder))
+    return sorted(base for base, suffix in filter(None, parsed) if suffix == names.LOG)
+
+
+def finish_swaps(disk: Disk, folder: Path) -> None:
+    """Complete a swap whose `.swap` files are all there, undo one that was still being written (S1, S2)."""
+    files = disk.list(folder)
+    cleaned = [name for name in files if name.endswith(names.CLEANED)]
+    swaps = [name for name in files if name.endswith(names.SWAP)]
+    first_cleaned = min((int(name[:20]) for name in cleaned), default=None)
+    doomed = [name for name in files if name.endswith((names.DELETED, ".tmp"))] + cleaned
+    if first_cleaned is not None:
+        undone = [name for name in swaps if int(name[:20]) >= first_cleaned]
+        swaps = [name for name in swaps if name not in undone]
+        doomed += undone
+    for name in doomed:
+        disk.unlink(folder / name)
+    for name in sorted(swaps, reverse=True):
+        disk.rename(folder / name, folder / name[: -len(names.SWAP)])
+    if doomed or swaps:
+        disk.sync_dir(folder)

@@ -1,0 +1,266 @@
+"""One segment: a `.log` and its three indexes, kept in step.
+
+Only the last segment of a log is active: open for writing and mapped at its full capacity. Rolling seals it: its
+final time-index entry is written and the reserved zeros are cut. Invariants, checked by `verify`:
+
+  * every batch starts where the one before it ends; offsets rise; the file ends with the last batch;
+  * every offset-index entry names a batch that starts there and ends at that offset;
+  * the last time-index entry of a sealed segment holds its largest timestamp.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from eventcore import _kernels as kernels
+from eventcore.config import LogConfig
+from eventcore.disk import Disk
+from eventcore.errors import CorruptRecord, StorageError
+from eventcore.files import names
+from eventcore.files.offset_index import OffsetIndex
+from eventcore.files.segment_file import SegmentFile
+from eventcore.files.time_index import TimeIndex
+from eventcore.files.txn_index import TxnIndex
+from eventcore.format.batch import BatchHeader
+
+INT32_MAX = (1 << 31) - 1
+
+
+class Damage(NamedTuple):
+    """A range of bytes that hold no valid batch although the log goes on behind them."""
+
+    position: int
+    end_position: int
+    first_offset: int
+    next_offset: int
+
+
+class Segment:
+    """The records from `base_offset` on; `next_offset` is one beyond its last record."""
+
+    def __init__(self, disk: Disk, folder: Path, base_offset: int, config: LogConfig, *, active: bool) -> None:
+        self.disk = disk
+        self.folder = folder
+        self.base_offset = base_offset
+        self.active = active
+        capacity, index_capacity = (config.segment_bytes, config.segment_index_bytes) if active else (0, 0)
+        self.log = SegmentFile(disk, self.path(names.LOG), write=active, capacity=capacity)
+        self.offset_index = OffsetIndex(
+            disk, self.path(names.INDEX), base_offset, write=active, capacity=index_capacity
+        )
+        self.time_index = TimeIndex(
+            disk, self.path(names.TIME_INDEX), base_offset, write=active, capacity=index_capacity
+        )
+        self.txn_index = TxnIndex(disk, self.path(names.TXN_INDEX), base_offset)
+        self.next_offset = base_offset
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last
+        self.first_batch_timestamp: int | None = None
+        self.created_ms = 0
+        self.damage: tuple[Damage, ...] = ()
+        self._interval = config.index_interval_bytes
+        self._unindexed = 0
+
+    def path(self, suffix: str) -> Path:
+        """The path of one of the segment's files."""
+        return self.folder / names.file_name(self.base_offset, suffix)
+
+    def reserve(self, size: int) -> None:
+        """Make sure that `size` more bytes of log, and their index entries, cannot fail for want of space."""
+        self.log.reserve(self.log.size + size)
+        self.offset_index.reserve_entry()
+        self.time_index.reserve_entry()
+
+    def add_batch(self, size: int, last_offset: int, max_timestamp: int) -> None:
+        """Take in the batch of `size` bytes that was just written at `log.size`: indexes, marks, `next_offset`.
+
+        An index entry is due when more than `index.interval.bytes` were written since the previously indexed batch
+        began, so the first batch of a segment never has one. Cannot fail after `reserve`.
+        """
+        if self._unindexed > self._interval:
+            self.offset_index.append(last_offset, self.log.size)
+            self._unindexed = 0
+            if max_timestamp > self.max_timestamp:
+                self.time_index.append(max_timestamp, last_offset)
+            else:
+                self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
+        if max_timestamp > self.max_timestamp:
+            self.max_timestamp, self.max_timestamp_offset = max_timestamp, last_offset
+        if self.first_batch_timestamp is None:
+            self.first_batch_timestamp = max_timestamp
+        self._unindexed += size
+        self.log.size += size
+        self.next_offset = last_offset + 1
+
+    def full_for(self, last_offset: int) -> bool:
+        """Whether a batch that ends at `last_offset` needs a new segment for its indexes' sake."""
+        return self.offset_index.full or self.time_index.full or last_offset - self.base_offset > INT32_MAX
+
+    def floor(self, offset: int) -> int:
+        """The position of an indexed batch that ends at or below `offset`, else 0.
+
+        The entry is believed only if a batch with that last offset really starts there.
+        """
+        entry = self.offset_index.lookup(offset)
+        if entry is None or not 0 < entry[1] < self.log.size:
+            return 0
+        try:
+            header = BatchHeader.read(self.log.view, entry[1], self.log.size)
+        except StorageError:
+            return 0
+        return entry[1] if header.last_offset == entry[0] else 0
+
+    def find(self, offset: int) -> int:
+        """The position of the first batch that ends at or above `offset`; `log.size` if there is none.
+
+        Raises CorruptRecord if `offset` lies in a damaged range.
+        """
+        position = self.floor(offset)
+        for damage in self.damage:
+            if damage.first_offset <= offset < damage.next_offset:
+                raise self.damage_error(damage)
+            if damage.next_offset <= offset:
+                position = max(position, damage.end_position)
+        return self._kernel_find(kernels.batch.find_offset, position, offset)
+
+    def find_timestamp(self, timestamp: int, min_offset: int) -> int:
+        """The position of the first batch at or above `min_offset` with a record at or after `timestamp`."""
+        offset = min_offset
+        entry = self.time_index.lookup(timestamp - 1)
+        if entry is not None and self._time_entry_holds(*entry):
+            offset = max(offset, entry[1])
+        position = self.find(max(offset, self.base_offset))
+        return self._kernel_find(kernels.batch.find_timestamp, position, timestamp, min_offset)
+
+    def _time_entry_holds(self, timestamp: int, offset: int) -> bool:
+        try:
+            position = self.find(offset)
+            if position >= self.log.size:
+                return False
+            header = BatchHeader.read(self.log.view, position, self.log.size)
+        except StorageError:
+            return False
+        return header.last_offset == offset and header.max_timestamp == timestamp
+
+    def _kernel_find(self, find: object, position: int, *arguments: int) -> int:
+        end = self.run_end(position)
+        try:
+            return find(self.log.view, position, end, *arguments)  # type: ignore[operator,no-any-return]
+        except StorageError as error:
+            raise self.located(error) from None
+
+    def run_end(self, position: int) -> int:
+        """Where the undamaged run of batches around `position` ends."""
+        for damage in self.damage:
+            if position <= damage.position:
+                return damage.position
+        return self.log.size
+
+    def damage_at(self, position: int) -> Damage | None:
+        """The damaged range that starts at `position`."""
+        return next((damage for damage in self.damage if damage.position == position), None)
+
+    def damage_error(self, damage: Damage) -> CorruptRecord:
+        """The error that a read of the damaged range gets."""
+        return CorruptRecord(
+            f"offsets {damage.first_offset} to {damage.next_offset - 1} are damaged",
+            path=self.log.path,
+            position=damage.position,
+            offset=damage.first_offset,
+        )
+
+    def located(self, error: StorageError) -> StorageError:
+        """The same error with this segment's path in it."""
+        error.path = error.path or str(self.log.path)
+        return error
+
+    def header_at(self, position: int) -> BatchHeader:
+        """The header of the batch at `position`."""
+        try:
+            return BatchHeader.read(self.log.view, position, self.log.size)
+        except StorageError as error:
+            raise self.located(error) from None
+
+    def refresh_end(self, end_offset: int) -> None:
+        """For a reader of another process's active segment: see the batches below `end_offset`, a batch's end."""
+        if self.next_offset >= end_offset:
+            return
+        self.offset_index.refresh()
+        self.time_index.refresh()
+        known, self.log.size = self.log.size, self.log.capacity
+        try:
+            start = max(known, self.floor(end_offset - 1))
+            position = kernels.batch.find_offset(self.log.view, start, self.log.capacity, end_offset - 1)
+            self.log.size = min(position + self.header_at(position).size, self.log.capacity)
+            self.next_offset = end_offset
+        except StorageError:
+            self.log.size = known  # the writer is just changing the log: its generation will tell
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last
+
+    def walk_end(self) -> None:
+        """Find `next_offset`, and a larger timestamp, behind the last index entry of a log that is trusted."""
+        position = self.floor(self.base_offset + INT32_MAX)
+        while position < self.log.size:
+            header = self.header_at(position)
+            if header.max_timestamp > self.max_timestamp:
+                self.max_timestamp, self.max_timestamp_offset = header.max_timestamp, header.last_offset
+            self.next_offset = header.next_offset
+            position += header.size
+        if self.log.size and self.first_batch_timestamp is None:
+            self.first_batch_timestamp = self.header_at(0).max_timestamp
+
+    def sync(self) -> None:
+        """On return the log and its indexes survive a power cut."""
+        self.log.sync()
+
+    def seal(self) -> None:
+        """Write the final time-index entry, cut all reserved zeros, and sync the indexes. The log stays mapped."""
+        if self.max_timestamp >= 0:
+            self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
+        self.offset_index.trim()
+        self.time_index.trim()
+        self.log.trim(self.log.size)
+        self.offset_index.file.sync()
+        self.time_index.file.sync()
+        self.active = False
+
+    def reset_indexes(self) -> None:
+        """Empty all three indexes, to be rebuilt."""
+        self.offset_index.truncate(self.base_offset)
+        self.time_index.truncate(self.base_offset)
+        self.txn_index.reset()
+        self.max_timestamp, self.max_timestamp_offset = -1, self.base_offset
+        self.first_batch_timestamp = None
+        self._unindexed = 0
+        self.log.size, self.next_offset = 0, self.base_offset
+
+    def truncate(self, offset: int) -> None:
+        """Drop every batch that contains or follows `offset`; `next_offset` becomes `offset`. Durable on return.
+
+        The file does not shrink, somebody may have it mapped: the tail is zeroed, and zeros end a log.
+        """
+        position = self.find(offset)
+        end = self.log.size
+        self.offset_index.truncate(offset)
+        self.time_index.truncate(offset)
+        self.txn_index.truncate(offset)
+        self.log.size = position
+        self.log.zero(position, end)
+        self.log.sync()
+        self.damage = tuple(damage for damage in self.damage if damage.position < position)
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last
+        self._unindexed = 0
+        self.walk_end()
+        self.next_offset = offset
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for file in (self.log, self.offset_index, self.time_index, self.txn_index):
+            file.close()
+
+    def delete(self) -> None:
+        """Remove the segment's files. Whoever has them mapped keeps reading them."""
+        self.close()
+        for suffix in (names.LOG, names.INDEX, names.TIME_INDEX, names.TXN_INDEX):
+            if self.disk.exists(self.path(suffix)):
+                self.disk.unlink(self.path(suffix))

@@ -1,0 +1,202 @@
+"""SharedLog: a partition that another process may be writing, seen read-only.
+
+The end of the log comes from the shared state page while a writer is alive; the bytes below it are in place by then.
+Without a living writer the page says nothing: the last segment is read from its last index entry on, CRC and all, and
+the log ends before the first bytes that are no good batch. Nothing is created in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from eventcore import _kernels as kernels
+from eventcore.config import LogConfig
+from eventcore.disk import Disk
+from eventcore.errors import ClosedError, NotALog, StorageError
+from eventcore.files import recovery_point
+from eventcore.files.state_file import NAME as STATE_NAME
+from eventcore.files.state_file import StateFile, tail
+from eventcore.log.epochs import EpochCache
+from eventcore.log.partition_log import LOCK_NAME
+from eventcore.log.producer_store import ProducerStore
+from eventcore.log.recovery import RecoveryReport, list_bases
+from eventcore.log.segment import Segment
+from eventcore.log.segments import SegmentList
+
+_POLL_S = 0.5
+
+
+class SharedLog:
+    """A reader's view of a partition folder. Every property looks at what is there now."""
+
+    def __init__(self, disk: Disk, folder: Path, config: LogConfig) -> None:
+        self.disk = disk
+        self.folder = folder
+        self.config = config
+        self.report = RecoveryReport(clean=True)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pid = os.getpid()
+        self._subscribers: list[Callable[[], None]] = []
+        self._watcher: threading.Thread | None = None
+        self._state: StateFile | None = None
+        self._segments = SegmentList([])
+        self._static_start = self._static_end = 0
+        self.epochs = EpochCache(disk, folder, write=False)
+        self.producer_store = ProducerStore(disk, folder, write=False)
+        self._load()
+
+    def _load(self) -> None:
+        """Look at the folder anew: writer, segments, end."""
+        self._state = self._live_state()
+        self._generation = self._state.load(tail.GENERATION) if self._state else -1
+        bases = list_bases(self.disk, self.folder)
+        if not bases:
+            raise NotALog(
+                "there is no segment in this folder", path=self.folder, hint="open it with mode='rw' to create a log"
+            )
+        segments = [Segment(self.disk, self.folder, base, self.config, active=False) for base in bases]
+        for segment, next_base in zip(segments, bases[1:], strict=False):
+            segment.next_offset = next_base
+        self._segments = SegmentList(segments)
+        if self._state is None:
+            self._find_end()
+        else:
+            segments[-1].log.size = 0
+
+    def _live_state(self) -> StateFile | None:
+        path = self.folder / STATE_NAME
+        if not self.disk.exists(path) or not self.disk.locked(self.folder / LOCK_NAME):
+            return None
+        try:
+            return StateFile(self.disk, path, create=False, write=os.access(path, os.W_OK))
+        except StorageError:
+            return None
+
+    def _find_end(self) -> None:
+        """Without a writer: walk the last segment to the end of its good batches."""
+        active = self._segments.active
+        position = active.floor(active.base_offset + (1 << 31) - 1)
+        rows = memoryview(bytearray(8 * kernels.batch.ROW_SIZE * 1024))
+        count = 1
+        while count:
+            count, position, _ = kernels.batch.scan(active.log.view, position, active.log.size, rows, True)
+            if count:
+                active.next_offset = rows.cast("q")[(count - 1) * kernels.batch.ROW_SIZE + 3] + 1
+        active.log.size = position
+        point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
+        self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
+        self._static_end = active.next_offset
+        self.producer_store.rebuild(self._segments, self._static_end, [])
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError("this partition is closed")
+        if os.getpid() != self._pid:
+            raise ClosedError("this partition was opened by the parent of this process")
+
+    def _refresh(self) -> StateFile | None:
+        """Follow the writer: a new one, a roll, a truncation, more batches."""
+        self._check_usable()
+        with self._lock:
+            if self._state is None:
+                if self.disk.locked(self.folder / LOCK_NAME):
+                    self._load()
+            elif self._state.load(tail.GENERATION) != self._generation:
+                self._load()
+            if self._state is not None:
+                self._segments.active.refresh_end(self._state.load(tail.HIGH_WATERMARK))
+            return self._state
+
+    @property
+    def segments(self) -> SegmentList:
+        """The segments up to the high watermark."""
+        self._refresh()
+        return self._segments
+
+    def _word(self, word: int, static: int) -> int:
+        state = self._refresh()
+        return state.load(word) if state else static
+
+    @property
+    def log_start_offset(self) -> int:
+        """The first offset that may be read."""
+        if self._state is None:
+            self._check_usable()
+            return self._static_start
+        return max(self._state.load(tail.LOG_START), self._segments.first.base_offset)
+
+    @property
+    def log_end_offset(self) -> int:
+        """The offset the next record will get."""
+        return self._word(tail.LOG_END, self._static_end)
+
+    @property
+    def high_watermark(self) -> int:
+        """The end of what may be read."""
+        return self._word(tail.HIGH_WATERMARK, self._static_end)
+
+    @property
+    def durable_offset(self) -> int:
+        """Everything below survives a power cut."""
+        return self._word(tail.DURABLE, self._static_end)
+
+    @property
+    def last_stable_offset(self) -> int:
+        """The end of what committed readers may read."""
+        state = self._refresh()
+        if state is not None:
+            return state.load(tail.LAST_STABLE)
+        unstable = self.producer_store.state.first_unstable_offset(self._static_end)
+        return self._static_end if unstable is None else min(unstable, self._static_end)
+
+    @property
+    def leader_epoch(self) -> int:
+        """The newest leader epoch."""
+        return max(EpochCache(self.disk, self.folder, write=False).latest, 0)
+
+    def signal(self) -> int:
+        """See `StateFile.signal`."""
+        state = self._refresh()
+        return state.signal() if state else 0
+
+    def wait(self, seen: int, timeout_s: float) -> bool:
+        """Sleep until something was published, at most `timeout_s`; without a writer look for one now and then."""
+        state = self._refresh()
+        if state is not None:
+            return state.wait(seen, min(timeout_s, _POLL_S * 2))
+        threading.Event().wait(min(timeout_s, _POLL_S))
+        return False
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` from a thread of this handle after the high watermark moves; returns what ends that."""
+        self._subscribers.append(callback)
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="eventcore-watch", daemon=True)
+            self._watcher.start()
+        return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
+
+    def _watch(self) -> None:
+        seen_end = -1
+        while not self._closed:
+            try:
+                signal, end = self.signal(), self.high_watermark
+                if end != seen_end:
+                    seen_end = end
+                    for callback in tuple(self._subscribers):
+                        callback()
+                self.wait(signal, _POLL_S * 2)
+            except ClosedError:
+                return
+
+    def close(self) -> None:
+        """Let go of all files; records and buffers that are out stay valid."""
+        with self._lock:
+            self._closed = True
+            for segment in self._segments:
+                segment.close()
+            if self._state is not None:
+                self._state.close()
