@@ -23,6 +23,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {
     errno.ENOENT: "is missing",
     errno.ENOTDIR: "is not a folder",
+    errno.EEXIST: "exists and is something else",
     errno.EACCES: "may not be accessed",
     errno.EPERM: "may not be accessed",
     errno.EROFS: "is on a read-only file system",

@@ -23,6 +23,32 @@ from eventcore._pure.crc32c import crc32c
 from eventcore.errors import CorruptRecord, Truncated, UnsupportedFormat
 from eventcore.types import Buffer
 
+__all__ = [
+    "CODEC_MASK",
+    "CONTROL",
+    "CORRUPT",
+    "DELETE_HORIZON",
+    "ENDED",
+    "HEADER_SIZE",
+    "KNOWN_ATTRIBUTES",
+    "LAST_CODEC",
+    "LOG_APPEND_TIME",
+    "MAGIC",
+    "OK",
+    "PREFIX_SIZE",
+    "ROW_SIZE",
+    "TRANSACTIONAL",
+    "TRUNCATED",
+    "UNSUPPORTED",
+    "crc_holds",
+    "find_offset",
+    "find_timestamp",
+    "offsets",
+    "read_header",
+    "scan",
+    "write_header",
+]
+
 HEADER_SIZE = 61
 PREFIX_SIZE = 12
 MAGIC = 2
@@ -160,23 +186,13 @@ def write_header(
         raise ValueError(f"a batch cannot have {size} bytes")
     checked_range(view, pos, pos + size)
     header = bytearray(HEADER_SIZE)
-    HEADER.pack_into(
-        header,
-        0,
-        base_offset,
-        size - PREFIX_SIZE,
-        leader_epoch,
-        MAGIC,
-        0,
-        attributes,
-        last_offset_delta,
-        base_timestamp,
-        max_timestamp,
-        producer_id,
-        producer_epoch,
-        base_sequence,
-        record_count,
-    )
+    try:
+        HEADER.pack_into(
+            header, 0, base_offset, size - PREFIX_SIZE, leader_epoch, MAGIC, 0, attributes, last_offset_delta,
+            base_timestamp, max_timestamp, producer_id, producer_epoch, base_sequence, record_count,
+        )  # fmt: skip
+    except struct.error as error:
+        raise OverflowError(f"a header field does not fit: {error}") from None
     crc = crc32c(view[pos + HEADER_SIZE : pos + size], crc32c(header[_CRC_START:]))
     header[17:21] = crc.to_bytes(4, "big")
     view[pos + PREFIX_SIZE : pos + HEADER_SIZE] = header[PREFIX_SIZE:]

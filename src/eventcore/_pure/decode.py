@@ -19,6 +19,8 @@ from eventcore._pure.batch import (
 )
 from eventcore.types import Buffer, Record
 
+__all__ = ["check_records", "decode_columns", "decode_records", "read_columns", "read_records"]
+
 Columns = tuple[Buffer, Buffer, Buffer, Buffer, Buffer, Buffer]
 """int64 arrays: offset, timestamp, key position, key length, value position, value length (length -1: null)."""
 

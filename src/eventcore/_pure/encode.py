@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from eventcore._pure import records
-from eventcore._pure.batch import HEADER_SIZE, LOG_APPEND_TIME, as_bytes, checked_range, write_header
+from eventcore._pure.batch import HEADER_SIZE, LOG_APPEND_TIME, PREFIX_SIZE, as_bytes, checked_range, write_header
 from eventcore.types import Buffer
+
+__all__ = ["encode", "encode_columns"]
+
+_SIZE_MAX = PREFIX_SIZE + (1 << 31) - 1
 
 
 def encode(
@@ -33,11 +37,17 @@ def encode(
     batch, how many records it has, its max timestamp); (pos, 0, -1) if not even the first fits. With LogAppendTime in
     `attributes` all timestamps are `now`. Until it returns, the 61 header bytes at `pos` are untouched.
     """
+    if type(items) not in (list, tuple):
+        raise TypeError(f"items must be a list or a tuple, not {type(items).__name__}")
+    if not 0 <= first <= len(items):
+        raise IndexError(f"item {first} of {len(items)}")
+    if now < -1:
+        raise ValueError(f"now must be ms since the epoch, not {now}")
     view = as_bytes(buf)
-    end = checked_range(view, pos, end)
+    end = min(checked_range(view, pos, end), pos + _SIZE_MAX)
     at, base_timestamp, max_timestamp, count = pos + HEADER_SIZE, 0, -1, 0
-    for item in items[first:]:
-        timestamp, key, value, headers = records.parts_of(item, now)
+    while first + count < len(items):
+        timestamp, key, value, headers = records.parts_of(items[first + count], now)
         timestamp = now if attributes & LOG_APPEND_TIME else timestamp
         base_timestamp = timestamp if count == 0 else base_timestamp
         record = records.encode_record(timestamp - base_timestamp, count, key, value, headers)
@@ -100,7 +110,7 @@ def encode_columns(
     if not 0 <= first <= rows:
         raise IndexError(f"row {first} of {rows}")
     view = as_bytes(buf)
-    end = checked_range(view, pos, end)
+    end = min(checked_range(view, pos, end), pos + _SIZE_MAX)
     times = None if timestamps is None or attributes & LOG_APPEND_TIME else as_bytes(timestamps).cast("q")
     at, base_timestamp, max_timestamp, count = pos + HEADER_SIZE, 0, -1, 0
     for row in range(first, rows):

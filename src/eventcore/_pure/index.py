@@ -11,6 +11,8 @@ import struct
 
 from eventcore.types import Buffer
 
+__all__ = ["OFFSET_ENTRY_SIZE", "TIME_ENTRY_SIZE", "count_entries", "find_offset", "find_offsets", "find_timestamp"]
+
 OFFSET_ENTRY_SIZE = 8
 TIME_ENTRY_SIZE = 12
 
@@ -72,6 +74,7 @@ def find_offsets(buf: Buffer, count: int, relative_offsets: Buffer, positions: B
     out = memoryview(positions).cast("B").cast("q")
     if len(targets) != len(out):
         raise ValueError(f"{len(targets)} offsets but room for {len(out)} positions")
+    _entries(buf, count, OFFSET_ENTRY_SIZE)
     for row, target in enumerate(targets):
         entry = find_offset(buf, count, target)
         out[row] = entry[1] if entry else 0

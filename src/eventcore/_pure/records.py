@@ -144,7 +144,8 @@ def _put_bytes(out: bytearray, part: memoryview | None) -> None:
 
 
 def encode_headers(headers: Any) -> bytes:
-    """The header count and the headers of one record."""
+    """The header count and the headers of one record, from any iterable."""
+    headers = tuple(headers)
     out = bytearray()
     write_varint(out, len(headers))
     for header in headers:

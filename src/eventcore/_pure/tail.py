@@ -25,6 +25,24 @@ import time
 
 from eventcore.types import Buffer
 
+__all__ = [
+    "DURABLE",
+    "GENERATION",
+    "HIGH_WATERMARK",
+    "LAST_STABLE",
+    "LOG_END",
+    "LOG_START",
+    "SIGNAL",
+    "STATE_SIZE",
+    "WAITERS",
+    "load",
+    "publish",
+    "signal",
+    "store",
+    "wait",
+    "wake",
+]
+
 STATE_SIZE = 4096
 LOG_START, LAST_STABLE, HIGH_WATERMARK, LOG_END, DURABLE, GENERATION = 64, 72, 80, 88, 96, 104
 SIGNAL, WAITERS = 112, 116

@@ -72,6 +72,10 @@ class MappedFile:
             self.view[start : start + step] = bytes(step)
             start += step
 
+    def data_end(self) -> int:
+        """Where the last bytes that were ever written end."""
+        return self.disk.data_end(self.fd, self.capacity)
+
     def grow(self, capacity: int) -> None:
         """Let a trimmed file grow again, up to `capacity`."""
         if capacity > self.capacity:

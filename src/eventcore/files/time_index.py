@@ -70,6 +70,11 @@ class TimeIndex:
         self.file.zero(count * ENTRY_SIZE, self.count * ENTRY_SIZE)
         self.count = count
 
+    def reset(self) -> None:
+        """Drop every entry, whatever the file holds."""
+        self.file.zero(0, self.file.data_end())
+        self.count = 0
+
     def refresh(self) -> None:
         """For readers of another process's index: see the entries added since."""
         if self.count * ENTRY_SIZE == self.file.capacity:

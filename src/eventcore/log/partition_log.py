@@ -40,6 +40,7 @@ from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log.epochs import EpochCache
+from eventcore.log.flusher import Flusher
 from eventcore.log.ingest import Ingest
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore
@@ -94,6 +95,7 @@ class PartitionLog:
         self.state = StateFile(self.disk, self.folder / STATE_NAME, create=True)
         self._publish()
         self.state.next_generation()
+        self._flusher = Flusher(self, self.config.flush_ms) if self.fsync == "interval" else None
 
     def _trusted_end(self, segments: SegmentList) -> int:
         """A damaged segment is read again at each opening: only what lies before it may be trusted unread."""
@@ -214,10 +216,10 @@ class PartitionLog:
     def sync_to(self, end: int) -> None:
         """On return every offset below `end` survives a power cut. Waiting callers share one sync."""
         with self._sync_lock:
+            self._check_usable()
             if self.durable_offset >= end:
                 return
             with self._lock:
-                self._check_usable()
                 target, segments = self.log_end_offset, self._unsynced
                 self._unsynced = [self._local.active]
             try:
@@ -304,6 +306,8 @@ class PartitionLog:
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""
+        if self._flusher is not None and os.getpid() == self._pid:
+            self._flusher.stop()
         with self._lock:
             if os.getpid() != self._pid or isinstance(self._failure, ClosedError):
                 return

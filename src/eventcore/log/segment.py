@@ -210,8 +210,9 @@ class Segment:
             self.first_batch_timestamp = self.header_at(0).max_timestamp
 
     def sync(self) -> None:
-        """On return the log and its indexes survive a power cut."""
-        self.log.sync()
+        """On return the log survives a power cut. A segment deleted meanwhile has nothing to keep."""
+        if self.log.fd >= 0:
+            self.log.sync()
 
     def seal(self) -> None:
         """Write the final time-index entry, cut all reserved zeros, and sync the indexes. The log stays mapped."""
@@ -226,8 +227,8 @@ class Segment:
 
     def reset_indexes(self) -> None:
         """Empty all three indexes, to be rebuilt."""
-        self.offset_index.truncate(self.base_offset)
-        self.time_index.truncate(self.base_offset)
+        self.offset_index.reset()
+        self.time_index.reset()
         self.txn_index.reset()
         self.max_timestamp, self.max_timestamp_offset = -1, self.base_offset
         self.first_batch_timestamp = None

@@ -1,0 +1,70 @@
+"""The arguments that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import eventcore as ec
+from eventcore.cli.failures import CommandFailed
+
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of one partition.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output: JSON, no colours, no progress.")]
+Fsync = Annotated[
+    Literal["always", "interval", "never"],
+    typer.Option(help="What an append waits for: the disk, a sync every flush.ms, nothing."),
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MILLISECOND = timedelta(milliseconds=1)
+_INT64_MAX = (1 << 63) - 1
+
+
+def open_folder(path: Path, mode: Literal["rw", "r"] = "r", fsync: str = "always", config: object = None) -> ec.Partition:
+    """The partition in a folder; a path that is something else is said so plainly."""
+    if path.exists() and not path.is_dir():
+        raise CommandFailed(f"{path} is a file; give the folder it lies in")
+    return ec.open_partition(path, mode, fsync, config)  # type: ignore[arg-type]
+
+
+def parse_time(text: str) -> int:
+    """Milliseconds since the epoch, from just that or from ISO-8601 with a zone. Raises ValueError."""
+    if text.isascii() and text.isdigit():
+        if len(text) > 19 or int(text) > _INT64_MAX:
+            raise ValueError(f"the time {text[:40]} is too large")
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+    except ValueError:
+        raise ValueError(f"{text[:60]!r} is no time: give ms since the epoch, or ISO-8601 with a zone") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"the time {text!r} has no zone: add Z or an offset such as +02:00")
+    milliseconds = (moment - _EPOCH) // _MILLISECOND
+    if milliseconds < 0:
+        raise ValueError(f"the time {text!r} lies before 1970")
+    return milliseconds
+
+
+def time_option(text: str | None, name: str) -> int | None:
+    """The time an option names."""
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=name) from None
+
+
+def config_option(pairs: list[str]) -> ec.LogConfig:
+    """The configuration that `name=value` pairs describe."""
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not name=value", param_hint="--config")
+        values[name.strip()] = value.strip()
+    try:
+        return ec.LogConfig.of(values)
+    except ec.InvalidConfig as error:
+        raise typer.BadParameter(str(error), param_hint="--config") from None

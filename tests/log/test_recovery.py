@@ -1,0 +1,197 @@
+"""Recovery: torn tails are cut, damage is kept and reported, nothing that is good is lost, twice is like once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import eventcore as ec
+from eventcore import _kernels as kernels
+
+CONFIG = {"segment.bytes": 1 << 20, "index.interval.bytes": 1000}
+
+
+def build(folder: Path, batches: int = 30, records: int = 4) -> tuple[list[bytes], list[int]]:
+    """A closed log; returns its values and the positions where its batches end."""
+    values, ends = [], []
+    with ec.open_partition(folder, fsync="never", config=CONFIG) as p:
+        for batch in range(batches):
+            items = [b"%d-%d-" % (batch, i) + b"x" * 50 for i in range(records)]
+            p.extend(items)
+            values += items
+            ends.append(p.segments.active.log.size)
+    return values, ends
+
+
+def unclean(folder: Path) -> Path:
+    """Make the folder look like one whose writer died."""
+    (folder / "eventcore.recovery").unlink()
+    return folder / f"{0:020d}.log"
+
+
+def values_of(p: ec.Partition) -> list[bytes | None]:
+    return [record.value for record in p]
+
+
+def test_every_cut_of_the_tail_keeps_the_longest_prefix(tmp_path: Path) -> None:
+    source = tmp_path / "source-0"
+    values, ends = build(source, batches=4)
+    log = unclean(source)
+    whole = log.read_bytes()
+    for cut in range(0, len(whole) + 1, 1 if kernels.KERNELS == "native" else 13):
+        folder = tmp_path / "cut-0"
+        folder.mkdir()
+        (folder / log.name).write_bytes(whole[:cut])
+        kept = 4 * sum(end <= cut for end in ends)
+        with ec.open_partition(folder, fsync="never", config=CONFIG) as p:
+            assert values_of(p) == values[:kept]
+            good = max([end for end in ends if end <= cut], default=0)
+            assert p.recovery.cut_bytes == (cut - good if any(whole[good:cut]) else 0)
+            assert p.append(b"next") == kept
+        with ec.open_partition(folder, fsync="never", config=CONFIG) as p:
+            assert p.recovery.clean
+            assert values_of(p) == [*values[:kept], b"next"]
+        shutil.rmtree(folder)
+
+
+def test_recovery_rebuilds_what_a_clean_close_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "events-0"
+    build(folder, batches=200)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if "index" in path.name}
+    unclean(folder)
+    for path in folder.glob("*index"):
+        path.write_bytes(b"\xff" * 96)
+    with ec.open_partition(folder, config=CONFIG) as p:
+        assert not p.recovery.clean
+        assert p.verify().problems == []
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if "index" in path.name} == before
+
+
+@pytest.mark.parametrize("where", ["first", "middle"])
+@pytest.mark.parametrize("what", ["body", "length", "zeros"])
+def test_a_bad_batch_with_good_ones_behind_it_is_kept_and_reported(tmp_path: Path, where: str, what: str) -> None:
+    folder = tmp_path / "events-0"
+    values, ends = build(folder)
+    log = unclean(folder)
+    batch = 0 if where == "first" else 12
+    start, end = ([0, *ends])[batch], ends[batch]
+    data = bytearray(log.read_bytes())
+    if what == "zeros":
+        data[start:end] = bytes(end - start)
+    else:
+        data[start + (9 if what == "length" else 100)] ^= 0xFF
+    log.write_bytes(data)
+    for _ in range(2):  # the second opening finds the same
+        with ec.open_partition(folder, fsync="never", config=CONFIG) as p:
+            (damage,) = [damage for _, damage in p.recovery.damage]
+            assert (damage.first_offset, damage.next_offset) == (batch * 4, batch * 4 + 4)
+            assert p.recovery.cut_bytes == 0
+            assert values_of_range(p, 0, batch * 4) == values[: batch * 4]
+            assert [r.value for r in p.read(batch * 4 + 4)] == values[batch * 4 + 4 :]
+            for offset in range(batch * 4, batch * 4 + 4):
+                with pytest.raises(ec.CorruptRecord, match="damaged") as caught:
+                    p[offset]
+                assert caught.value.path == str(log)
+            with pytest.raises(ec.CorruptRecord):
+                values_of(p)
+            assert not p.verify().ok
+        assert log.read_bytes() == bytes(data)
+
+
+def values_of_range(p: ec.Partition, start: int, stop: int) -> list[bytes | None]:
+    return [record.value for record in p[start:stop]]
+
+
+def test_appends_go_on_behind_damage(tmp_path: Path) -> None:
+    folder = tmp_path / "events-0"
+    values, ends = build(folder)
+    log = unclean(folder)
+    data = bytearray(log.read_bytes())
+    data[ends[3] + 80] ^= 1
+    log.write_bytes(data)
+    with ec.open_partition(folder, config=CONFIG) as p:
+        assert p.append(b"after") == len(values)
+    with ec.open_partition(folder, config=CONFIG) as p:
+        assert [r.value for r in p.read(20)] == [*values[20:], b"after"]
+
+
+def test_damage_at_the_end_of_a_sealed_segment_loses_only_that(tmp_path: Path) -> None:
+    folder = tmp_path / "events-0"
+    config = {"segment.bytes": 4096}
+    with ec.open_partition(folder, fsync="never", config=config) as p:
+        for i in range(100):
+            p.append(b"%d" % i * 50)
+        second = list(p.segments)[1].base_offset
+        expected = values_of(p)
+    unclean(folder)
+    log = folder / f"{0:020d}.log"
+    data = bytearray(log.read_bytes())
+    data[-5] ^= 1
+    log.write_bytes(data)
+    with ec.open_partition(folder, fsync="never", config=config) as p:
+        assert [damage.next_offset for _, damage in p.recovery.damage] == [second]
+        assert [r.value for r in p.read(second)] == expected[second:]
+        with pytest.raises(ec.CorruptRecord):
+            p[second - 1]
+
+
+def test_a_copy_taken_while_open_recovers(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "events-0", tmp_path / "copy-0"
+    with ec.open_partition(folder, fsync="never", config={"segment.bytes": 8192}) as p:
+        p.extend([b"%d" % i * 20 for i in range(1000)])
+        expected = values_of(p)
+        shutil.copytree(folder, copy)
+    with ec.open_partition(copy, config={"segment.bytes": 8192}) as p:
+        assert not p.recovery.clean
+        assert values_of(p) == expected
+        assert p.recovery.damage == []
+
+
+def test_only_what_lies_above_the_recovery_point_is_read(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "events-0", tmp_path / "copy-0"
+    with ec.open_partition(folder, fsync="always", config={"segment.bytes": 8192}) as p:
+        for _ in range(20):
+            p.extend([b"x" * 100] * 20)
+        segments = len(p.segments)
+        shutil.copytree(folder, copy)
+    with ec.open_partition(copy, config={"segment.bytes": 8192}) as p:
+        assert segments > 4
+        assert p.recovery.scanned_segments <= 2
+        assert p.log_end_offset == 400
+
+
+def test_a_folder_that_somebody_else_wrote_to_is_read_again(tmp_path: Path) -> None:
+    folder, other = tmp_path / "events-0", tmp_path / "other-0"
+    values, _ = build(folder)
+    with ec.open_partition(other) as p:
+        p.append(b"foreign")
+        batch = bytearray(p.fetch(0).data)
+    batch[:8] = len(values).to_bytes(8, "big")
+    with (folder / f"{0:020d}.log").open("ab") as log:
+        log.write(batch)
+    with ec.open_partition(folder, config=CONFIG) as p:
+        assert not p.recovery.clean
+        assert values_of(p) == [*values, b"foreign"]
+
+
+@pytest.mark.parametrize("left_over", ["x.log.tmp", f"{0:020d}.log.deleted", f"{7:020d}.log.cleaned", f"{9:020d}.index"])
+def test_what_a_crash_leaves_lying_about_is_removed(tmp_path: Path, left_over: str) -> None:
+    folder = tmp_path / "events-0"
+    values, _ = build(folder, batches=2)
+    (folder / left_over).write_bytes(b"junk")
+    with ec.open_partition(folder, config=CONFIG) as p:
+        assert values_of(p) == values
+    assert not (folder / left_over).exists()
+
+
+def test_foreign_files_and_folders_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "events-0"
+    values, _ = build(folder, batches=2)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "lost+found").mkdir()
+    with ec.open_partition(folder, config=CONFIG) as p:
+        assert values_of(p) == values
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "lost+found").is_dir()
