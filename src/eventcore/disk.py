@@ -83,6 +83,11 @@ class Disk:
         """Whether `path` is a folder."""
         return path.is_dir()
 
+    def changed_ns(self, folder: Path) -> int:
+        """When a name was last added to or removed from the folder; only good for "the same as before"."""
+        with _typed(folder, "look at the folder"):
+            return os.stat(folder).st_mtime_ns
+
     def list(self, folder: Path) -> list[str]:
         """Names of the plain files in a folder, sorted."""
         with _typed(folder, "list the folder"), os.scandir(folder) as entries:

@@ -139,7 +139,7 @@ def torn_tail(folder: Path) -> Written:
     """The last batch cut in the middle, as by a power cut: it goes, the rest stays, appends go on."""
     records, original = sample(105), folder.with_name("original-0")
     original.mkdir()
-    with ec.open_partition(original, fsync="never") as partition:
+    with ec.open_partition(original, fsync="never", config={"segment.bytes": 1 << 20}) as partition:
         extend(partition, records[:100])
         size = _written_size(original)
         extend(partition, records[100:])

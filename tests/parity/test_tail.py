@@ -154,36 +154,37 @@ def test_a_waiter_raises_the_flag_and_a_wake_up_takes_it_down() -> None:
     assert state[tail.WAITERS] == 0
 
 
+ROUNDS = {("native", "native"): 5000, ("pure", "pure"): 60}
+
+
 def test_no_wake_up_is_lost(two: Any) -> None:
-    """Two threads hand a number to and fro; each wait is as long as the test may take: one lost wake-up fails it."""
-    rounds = 3000 if two[0].kind == two[1].kind == "native" else 60
+    """Two threads hand a number to and fro. Who sleeps through a wake-up sleeps for a second: that is what is counted.
+
+    A native waiter cannot be woken by a pure publisher and looks again after that second; there, few rounds will do.
+    """
     state, words = bytearray(4096), (two[0].tail.LOG_END, two[0].tail.DURABLE)
+    kinds = (two[0].kind, two[1].kind)
+    slept_through: list[float] = []
 
     def play(tail: Any, mine: int, other: int, ahead: int) -> None:
-        for turn in range(rounds):
+        for turn in range(ROUNDS.get(kinds, 2)):
             while True:
-                seen = tail.signal(state)
+                seen, start = tail.signal(state), time.monotonic()
                 if tail.load(state, other) >= turn + ahead:
                     break
                 assert tail.wait(state, seen, LONG_NS)
+                if time.monotonic() - start > 0.9:
+                    slept_through.append(time.monotonic() - start)
             tail.store(state, mine, turn + 1)
             tail.wake(state)
 
-    failures: list[BaseException] = []
-
-    def other_side() -> None:
-        try:
-            play(two[1].tail, words[1], words[0], 1)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=other_side)
-    start = time.monotonic()
+    thread = threading.Thread(target=play, args=(two[1].tail, words[1], words[0], 1))
     thread.start()
     play(two[0].tail, words[0], words[1], 0)
     thread.join()
-    assert not failures
-    assert time.monotonic() - start < 15, "somebody slept through a wake-up until the longest sleep was over"
+    assert two[1].tail.load(state, words[1]) == ROUNDS.get(kinds, 2)
+    if kinds in ROUNDS:
+        assert not slept_through
 
 
 def test_every_waiter_wakes_up(kernels: SimpleNamespace, state: mmap.mmap) -> None:

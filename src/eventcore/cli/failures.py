@@ -47,14 +47,22 @@ class Group(TyperGroup):
         options["standalone_mode"] = False
         sys.exit(self._run(args, *more, **options))
 
-    def _run(self, *arguments: Any, **options: Any) -> int:
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; here, because typer would make 1 of a closed pipe."""
         try:
-            code = super().main(*arguments, **options)
+            code = super().invoke(ctx)
             sys.stdout.flush()
-            return code if isinstance(code, int) else 0
+            return code
         except BrokenPipeError:
             _forget_stdout()
             return 0
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    def _run(self, *arguments: Any, **options: Any) -> int:
+        try:
+            code = super().main(*arguments, **options)
+            return code if isinstance(code, int) else 0
         except (typer.Abort, KeyboardInterrupt):
             return INTERRUPTED
         except UsageError as error:

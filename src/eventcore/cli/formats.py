@@ -10,10 +10,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
+from json.encoder import encode_basestring as quoted
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import eventcore as ec
+from eventcore.cli.failures import CommandFailed
 from eventcore.cli.inputs import Burst, LineSource
 from eventcore.cli.options import parse_time
 
@@ -25,9 +27,9 @@ TOO_LONG = "longer than {} bytes"
 
 
 class Parsed(NamedTuple):
-    """Records, and the line number each began at."""
+    """What to append, and the line number each began at. A value without key and time goes as it is."""
 
-    records: list[ec.Record]
+    records: list[ec.Record | bytes]
     numbers: list[int]
 
 
@@ -53,15 +55,14 @@ def guess_format(path: Path | None) -> Format:
     return "lines" if path is None else _ENDINGS.get(path.suffix.lower(), "lines")
 
 
-def parse_lines(source: LineSource, fields: Fields) -> Iterator[Parsed | Broken]:
+def parse_lines(source: LineSource, _: Fields) -> Iterator[Parsed | Broken]:
     """Every line is a value; an empty one, too."""
-    new = ec.Record
     for number, lines in source.bursts():
         if lines is None:
             yield Broken(number, TOO_LONG.format(source.limit))
         else:
-            records = [new(value=line[:-1] if line[-1:] == b"\r" else line) for line in lines]
-            yield Parsed(records, list(range(number, number + len(lines))))
+            values = [line[:-1] if line[-1:] == b"\r" else line for line in lines]
+            yield Parsed(cast("list[ec.Record | bytes]", values), list(range(number, number + len(lines))))
 
 
 def parse_ndjson(source: LineSource, fields: Fields) -> Iterator[Parsed | Broken]:
@@ -206,10 +207,10 @@ def parse_csv(source: LineSource, fields: Fields) -> Iterator[Parsed | Broken]:
     first = next(rows, None)
     if first is None:
         return
-    header = _header(first, fields)
+    columns = _columns(first, fields)
     parsed = Parsed([], [])
     for row in rows:
-        problem = row if isinstance(row, Broken) else _add_row(parsed, header, row, fields)
+        problem = row if isinstance(row, Broken) else _add_row(parsed, columns, *row)
         if problem is not None:
             yield parsed
             yield problem
@@ -220,42 +221,42 @@ def parse_csv(source: LineSource, fields: Fields) -> Iterator[Parsed | Broken]:
     yield parsed
 
 
-class BadHeader(ValueError):
-    """The first row of a CSV file cannot name its columns: no row can be understood."""
+class _Columns(NamedTuple):
+    """How a row becomes a record: `template` is the JSON object with a `%s` for each quoted cell."""
+
+    width: int
+    template: str
+    key: int | None
+    timestamp: int | None
 
 
-def _header(row: tuple[int, list[str]] | Broken, fields: Fields) -> list[str]:
+def _columns(row: tuple[int, list[str]] | Broken, fields: Fields) -> _Columns:
+    """What the first row says. Without it no row can be understood."""
     if isinstance(row, Broken):
-        raise BadHeader(f"line {row.number} does not name the columns: {row.reason}")
-    number, header = row
+        raise CommandFailed(f"line {row.number} does not name the columns: {row.reason}")
+    number, names = row
+    if any("\ud800" <= char <= "\udfff" for name in names for char in name):
+        raise CommandFailed(f"line {number} does not name the columns: not UTF-8")
+    if len(set(names)) < len(names):
+        raise CommandFailed(f"line {number} names a column twice; give every column its own name")
     for name in filter(None, fields):
-        if name not in header:
-            raise BadHeader(f"line {number} names no column {name!r}; the columns are {', '.join(header)}")
-    if len(set(header)) < len(header):
-        raise BadHeader(f"line {number} names a column twice")
-    if not "".join(header).isprintable() and _is_binary(header):
-        raise BadHeader(f"line {number} does not name the columns: not UTF-8")
-    return header
+        if name not in names:
+            raise CommandFailed(f"line {number} names no column {name!r}; the columns are {', '.join(names)}")
+    template = "{" + ",".join(f"{quoted(name)}:".replace("%", "%%") + "%s" for name in names) + "}"
+    key, timestamp = (None if name is None else names.index(name) for name in fields)
+    return _Columns(len(names), template, key, timestamp)
 
 
-def _is_binary(header: list[str]) -> bool:
-    return any("\ud800" <= char <= "\udfff" for name in header for char in name)
-
-
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def _add_row(parsed: Parsed, header: list[str], row: tuple[int, list[str]], fields: Fields) -> Broken | None:
-    number, cells = row
-    if len(cells) != len(header):
-        return Broken(number, f"{len(cells)} columns where the header has {len(header)}")
-    item = dict(zip(header, cells, strict=True))
+def _add_row(parsed: Parsed, columns: _Columns, number: int, cells: list[str]) -> Broken | None:
+    width, template, key, timestamp = columns
+    if len(cells) != width:
+        return Broken(number, f"{len(cells)} columns where the header has {width}")
     try:
-        key = None if fields.key is None else item[fields.key].encode()
-        record = ec.Record(-1, _time(item, fields.timestamp), key, _dump(item).encode())
+        value = (template % tuple(map(quoted, cells))).encode()
+        time = -1 if timestamp is None else parse_time(cells[timestamp])
     except ValueError as error:
         return Broken(number, _reason(error))
-    parsed.records.append(record)
+    parsed.records.append(ec.Record(-1, time, None if key is None else cells[key].encode(), value))
     parsed.numbers.append(number)
     return None
 

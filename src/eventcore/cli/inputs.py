@@ -47,7 +47,9 @@ class LineSource:
             self.bytes_read += len(block)
             head, *lines = block.split(b"\n")
             if not lines:
-                rest, too_long = (b"", True) if too_long or len(rest) + len(head) > self.limit + 1 else (rest + head, False)
+                rest, too_long = (
+                    (b"", True) if too_long or len(rest) + len(head) > self.limit + 1 else (rest + head, False)
+                )
                 continue
             yield from self._checked(number, [None if too_long else rest + head, *lines[:-1]])
             number += len(lines)
@@ -57,7 +59,7 @@ class LineSource:
 
     def _checked(self, number: int, lines: list[bytes | None]) -> Iterator[Burst]:
         """Cut the burst around lines that are too long; a `\\r` at the end is not part of a line's length."""
-        if None not in lines[:1] and (len(lines) == 1 or BLOCK_SIZE <= self.limit) and _size(lines[0]) <= self.limit:
+        if None not in lines[:1] and (len(lines) == 1 or self.limit >= BLOCK_SIZE) and _size(lines[0]) <= self.limit:
             yield Burst(number, cast("list[bytes]", lines))
             return
         start = 0

@@ -23,11 +23,19 @@ _MILLISECOND = timedelta(milliseconds=1)
 _INT64_MAX = (1 << 63) - 1
 
 
-def open_folder(path: Path, mode: Literal["rw", "r"] = "r", fsync: str = "always", config: object = None) -> ec.Partition:
+def open_folder(
+    path: Path, mode: Literal["rw", "r"] = "r", fsync: str = "always", config: object = None
+) -> ec.Partition:
     """The partition in a folder; a path that is something else is said so plainly."""
     if path.exists() and not path.is_dir():
         raise CommandFailed(f"{path} is a file; give the folder it lies in")
-    return ec.open_partition(path, mode, fsync, config)  # type: ignore[arg-type]
+    if mode == "r" and not path.exists():
+        raise CommandFailed(f"there is no folder {path}; check the path, or make it with `eventcore append {path} FILE`")
+    try:
+        return ec.open_partition(path, mode, fsync, config)  # type: ignore[arg-type]
+    except ec.LogLocked as error:
+        error.hint = "end the other writer first; read, tail and stat work meanwhile"
+        raise
 
 
 def parse_time(text: str) -> int:

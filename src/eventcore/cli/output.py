@@ -129,11 +129,12 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, markup=False, highlight=False, width=None if stream.isatty() else _WIDE)
 
 
-def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table; columns named with a leading `>` hold numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else plain_text(str(cell)) for cell in row))
+    flush()
     console().print(table)

@@ -4,7 +4,8 @@
   chunks (1 MiB growing to 64 MiB, less for small files) before they are written, so that a full disk is DiskFull
   at `reserve` and not a signal in the middle of a store, and a small log costs little.
 * A mapped file never shrinks under its readers: it is cut only beyond what was ever published, in `trim`.
-* Whoever holds a slice of `view` keeps the mapping alive; closing drops our reference, no more.
+* A mapping lives as long as anybody refers to it: readers keep theirs when the file is closed or deleted. A file
+  opened for reading needs no descriptor beyond its mapping, so it keeps none.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class MappedFile:
         except BaseException:
             self.close()
             raise
+        if not write:
+            self.close()
 
     def _map(self, capacity: int) -> None:
         if self.write and capacity > self.disk.size(self.fd):
@@ -48,12 +51,15 @@ class MappedFile:
         self._mapping = self.disk.map(self.fd, capacity, write=self.write) if capacity else None
         self.view = memoryview(self._mapping) if self._mapping is not None else memoryview(b"")
 
-    def remap(self) -> None:
-        """Map the file at the length it has now; earlier slices stay valid."""
-        if self.fd < 0 and self.disk.exists(self.path):
-            self.fd = self.disk.open(self.path, write=self.write)
-        if self.fd >= 0:
-            self._map(self.disk.size(self.fd))
+    def read_at(self, position: int, size: int) -> bytes:
+        """Up to `size` bytes as the file has them now; unlike a load from the map it cannot fault."""
+        if not self.disk.exists(self.path):
+            return b""
+        fd = self.disk.open(self.path, write=False)
+        try:
+            return self.disk.pread(fd, size, position)
+        finally:
+            self.disk.close(fd)
 
     def reserve(self, end: int) -> None:
         """Make sure the blocks below `end` are ours. Raises DiskFull, with nothing changed."""
@@ -93,9 +99,7 @@ class MappedFile:
         self._reserved = min(self._reserved, size)
 
     def close(self) -> None:
-        """Close the descriptor and let go of the mapping; slices that are out keep it alive."""
+        """Close the descriptor. The mapping goes with the last reference to it."""
         if self.fd >= 0:
-            self.disk.close(self.fd)
-            self.fd = -1
-        self.view = memoryview(b"")
-        self._mapping = None
+            fd, self.fd = self.fd, -1
+            self.disk.close(fd)

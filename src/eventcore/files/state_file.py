@@ -67,4 +67,3 @@ class StateFile:
     def close(self) -> None:
         """Let go of the page."""
         self._file.close()
-        self.page = memoryview(b"")

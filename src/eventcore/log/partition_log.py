@@ -106,7 +106,9 @@ class PartitionLog:
 
     @property
     def segments(self) -> SegmentList:
-        """The segments now; the list does not change under a reader."""
+        """The segments now; the list does not change under a reader. Raises ClosedError."""
+        if isinstance(self._failure, ClosedError) or os.getpid() != self._pid:
+            self._check_usable()
         return self._local.segments
 
     @property

@@ -51,6 +51,7 @@ class SharedLog:
 
     def _load(self) -> None:
         """Look at the folder anew: writer, segments, end."""
+        self._changed_ns = self.disk.changed_ns(self.folder)
         self._state = self._live_state()
         self._generation = self._state.load(tail.GENERATION) if self._state else -1
         bases = list_bases(self.disk, self.folder)
@@ -103,7 +104,7 @@ class SharedLog:
         self._check_usable()
         with self._lock:
             if self._state is None:
-                if self.disk.locked(self.folder / LOCK_NAME):
+                if self.disk.changed_ns(self.folder) != self._changed_ns:  # a writer replaces files as it comes and goes
                     self._load()
             elif self._state.load(tail.GENERATION) != self._generation:
                 self._load()
