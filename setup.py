@@ -26,6 +26,10 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 class build_kernels(build_ext):
     """Turn a compiler's complaint into a sentence; never fall back to pure silently."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extension(self, extension):
         try:
             super().build_extension(extension)

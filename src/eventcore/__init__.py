@@ -29,6 +29,7 @@ from eventcore.errors import (
     UnsupportedFormat,
     UsageError,
 )
+from eventcore.log.batches import BatchEntry
 from eventcore.log.columns import ColumnBatch
 from eventcore.log.fetched import Fetched, FileSlice
 from eventcore.log.partition import Partition
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AbortedTransaction",
+    "BatchEntry",
     "BatchInfo",
     "ClosedError",
     "ColumnBatch",

@@ -127,7 +127,7 @@ def test_timestamps_are_ms_or_aware_datetimes(open_log: Open) -> None:
     p.append(b"v", timestamp=at)
     assert p[0].timestamp == int(at.timestamp() * 1000)
     with pytest.raises(ec.UsageError, match="naive"):
-        p.append(b"v", timestamp=datetime(2023, 11, 14))  # noqa: DTZ001
+        p.append(b"v", timestamp=datetime(2023, 11, 14))
     with pytest.raises(ec.UsageError, match="negative"):
         p.append(b"v", timestamp=-5)
     for bad in ("2023", 1.5, True):

@@ -176,7 +176,9 @@ def test_a_folder_that_somebody_else_wrote_to_is_read_again(tmp_path: Path) -> N
         assert values_of(p) == [*values, b"foreign"]
 
 
-@pytest.mark.parametrize("left_over", ["x.log.tmp", f"{0:020d}.log.deleted", f"{7:020d}.log.cleaned", f"{9:020d}.index"])
+@pytest.mark.parametrize(
+    "left_over", ["x.log.tmp", f"{0:020d}.log.deleted", f"{7:020d}.log.cleaned", f"{9:020d}.index"]
+)
 def test_what_a_crash_leaves_lying_about_is_removed(tmp_path: Path, left_over: str) -> None:
     folder = tmp_path / "events-0"
     values, _ = build(folder, batches=2)

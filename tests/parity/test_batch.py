@@ -56,7 +56,7 @@ def test_twins_have_the_same_names_signatures_and_constants(pair: Pair, name: st
 
 def test_offsets_are_the_documented_layout(kernels: SimpleNamespace) -> None:
     assert kernels.batch.offsets() == BATCH_HEADER.offsets
-    assert kernels.batch.HEADER_SIZE == BATCH_HEADER.size
+    assert BATCH_HEADER.size == kernels.batch.HEADER_SIZE
 
 
 def test_read_header_of_kafkas_bytes(kernels: SimpleNamespace) -> None:

@@ -279,7 +279,11 @@ def test_header_keys_are_utf8(kernels: SimpleNamespace, name: bytes) -> None:
 
 
 @settings(deadline=None, max_examples=500)
-@given(name=st.lists(st.sampled_from([*b"\x00\x7f\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xdf\xe0\xec\xed\xef\xf0\xf4\xf5"]), max_size=6))
+@given(
+    name=st.lists(
+        st.sampled_from([*b"\x00\x7f\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xdf\xe0\xec\xed\xef\xf0\xf4\xf5"]), max_size=6
+    )
+)
 def test_twins_agree_on_utf8(pair: Pair, name: list[int]) -> None:
     data = batch(record(0, headers=((bytes(name), b"x"),)), 1)
     assert everything(pair[0], data) == everything(pair[1], data)

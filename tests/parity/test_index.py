@@ -115,9 +115,7 @@ def test_arrays_of_the_wrong_shape(kernels: SimpleNamespace) -> None:
 
 @settings(deadline=None)
 @given(data=st.binary(max_size=120), count=st.integers(0, 15), target=targets, wanted=st.lists(targets, max_size=20))
-def test_garbage_is_never_dangerous(
-    pair: Pair, data: bytes, count: int, target: int, wanted: list[int]
-) -> None:
+def test_garbage_is_never_dangerous(pair: Pair, data: bytes, count: int, target: int, wanted: list[int]) -> None:
     for name in ("find_offset", "find_timestamp"):
         native, pure = (outcome(getattr(kernels.index, name), data, count, target) for kernels in pair)
         assert native[0] == pure[0], "both answer, or both refuse: in an unsorted index any answer is right"

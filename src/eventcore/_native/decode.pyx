@@ -378,20 +378,21 @@ cdef int take_table(Table* table, object columns, Py_ssize_t row) except -1:
 
 
 cdef Status fill_rows(
-    Area* area, Table* table, Py_ssize_t* row, int64_t base_position, Fault* fault
+    const Area* batch, Table* table, Py_ssize_t* row, int64_t base_position, Fault* fault
 ) noexcept nogil:
     # The caller has seen that area.count rows are free.
+    cdef Area area = batch[0]  # a copy of its own, which the compiler can keep in registers
     cdef Slices parts
     cdef int64_t offset = 0, timestamp = area.max_timestamp
     cdef Status status
     while area.done < area.count:
-        status = next_record(area, &parts, fault)
+        status = next_record(&area, &parts, fault)
         if status != OK:
             return status
-        if not wanted(area, &parts, &offset):
+        if not wanted(&area, &parts, &offset):
             continue
         if not area.append_time:
-            status = read_timestamp(area, &parts, &timestamp, fault)
+            status = read_timestamp(&area, &parts, &timestamp, fault)
             if status != OK:
                 return status
         store_item(table.columns[0], row[0], offset)
@@ -401,7 +402,7 @@ cdef Status fill_rows(
         store_item(table.columns[4], row[0], base_position + parts.value_position)
         store_item(table.columns[5], row[0], parts.value_length)
         row[0] += 1
-    return check_end(area, fault)
+    return check_end(&area, fault)
 
 
 def decode_columns(

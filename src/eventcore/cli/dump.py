@@ -33,7 +33,7 @@ def dump(
             invalid += not batch.is_valid
             if records and batch.is_valid:
                 _write_records(partition, batch, as_json)
-    return fail(f"{invalid} batches have a wrong CRC; run `eventcore verify {path}`") if invalid else 0
+    return fail(f"the CRC of {invalid} batch(es) does not hold; run `eventcore verify {path}`") if invalid else 0
 
 
 def _batches(partition: ec.Partition, path: Path | None, as_json: bool) -> Iterator[BatchEntry]:

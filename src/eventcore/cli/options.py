@@ -30,7 +30,9 @@ def open_folder(
     if path.exists() and not path.is_dir():
         raise CommandFailed(f"{path} is a file; give the folder it lies in")
     if mode == "r" and not path.exists():
-        raise CommandFailed(f"there is no folder {path}; check the path, or make it with `eventcore append {path} FILE`")
+        raise CommandFailed(
+            f"there is no folder {path}; check the path, or make it with `eventcore append {path} FILE`"
+        )
     try:
         return ec.open_partition(path, mode, fsync, config)  # type: ignore[arg-type]
     except ec.LogLocked as error:

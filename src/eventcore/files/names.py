@@ -20,8 +20,10 @@ SWAP = ".swap"
 
 TOPIC_NAME_SIZE_MAX = 249
 _OFFSET_MAX = (1 << 63) - 1
+_PARTITION_MAX = (1 << 31) - 1
 _FILE = re.compile(r"([0-9]{20})(\.log|\.index|\.timeindex|\.txnindex|\.snapshot)")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]+")
+_TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{TOPIC_NAME_SIZE_MAX}}}")
+_PARTITION = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def file_name(base_offset: int, suffix: str) -> str:
@@ -39,9 +41,14 @@ def parse_file_name(name: str) -> tuple[int, str] | None:
     return int(match[1]), match[2]
 
 
+def is_topic_name(name: str) -> bool:
+    """Whether `name` may name a topic."""
+    return name not in (".", "..") and _TOPIC.fullmatch(name) is not None
+
+
 def check_topic_name(name: str) -> str:
     """The name itself, if it may name a topic. It becomes part of a folder's name, so it is not to be trusted."""
-    if name in (".", "..") or len(name) > TOPIC_NAME_SIZE_MAX or not _TOPIC.fullmatch(name):
+    if not is_topic_name(name):
         raise UsageError(
             f"{name[:TOPIC_NAME_SIZE_MAX]!r} cannot name a topic",
             hint=f"use up to {TOPIC_NAME_SIZE_MAX} of A-Z a-z 0-9 . _ -, and not '.' or '..' alone",
@@ -50,8 +57,11 @@ def check_topic_name(name: str) -> str:
 
 
 def parse_partition_folder(name: str) -> tuple[str, int] | None:
-    """(topic, partition) of a partition's folder: the last '-' splits. None for any other name."""
-    topic, dash, number = name.rpartition("-")
-    if not dash or not number.isascii() or not number.isdigit() or not _TOPIC.fullmatch(topic):
+    """(topic, partition) of a partition's folder: the last '-' splits. None for any other name.
+
+    A number that Kafka would write otherwise ("-007") names no partition: two folders would claim the same one.
+    """
+    topic, _, number = name.rpartition("-")
+    if not is_topic_name(topic) or not _PARTITION.fullmatch(number) or int(number) > _PARTITION_MAX:
         return None
     return topic, int(number)

@@ -1,7 +1,8 @@
 """A segment's `.txnindex`: the aborted transactions whose ABORT marker the segment holds.
 
 Entries are 34 bytes (see `format/layout.py`); marker offsets strictly increase. The file is created with its first
-entry: a missing file says that nothing was aborted. A partial entry at the end is ignored (a crash while appending).
+entry: a missing file says that nothing was aborted. A partial entry at the end is ignored (a crash while appending),
+and the next append writes over it. What was read is kept: a look at the file costs its size, unless it has grown.
 """
 
 from __future__ import annotations
@@ -28,29 +29,48 @@ class TxnEntry(NamedTuple):
 
 
 class TxnIndex:
-    """The transaction index of the segment that starts at `base_offset`."""
+    """The transaction index of the segment that starts at `base_offset`. One thread writes, any number read."""
 
     def __init__(self, disk: Disk, path: Path, base_offset: int) -> None:
         self._disk = disk
         self._path = path
         self._base_offset = base_offset
+        self._known: tuple[TxnEntry, ...] = ()  # replaced, never changed: readers take no lock
         self._fd = -1
+        self._is_new = False
 
-    def entries(self) -> list[TxnEntry]:
+    def entries(self) -> tuple[TxnEntry, ...]:
         """All entries, as they are in the file now. Raises CorruptFile or UnsupportedFormat."""
-        if not self._disk.exists(self._path):
-            return []
-        data = self._disk.read_file(self._path, _SIZE_MAX)
-        found: list[TxnEntry] = []
+        if self._disk.exists(self._path):
+            fd = self._disk.open(self._path, write=False)
+            try:
+                self._known = self._read(fd, self._known)
+            finally:
+                self._disk.close(fd)
+        else:
+            self._known = ()
+        return self._known
+
+    def _read(self, fd: int, known: tuple[TxnEntry, ...]) -> tuple[TxnEntry, ...]:
+        """`known` and the entries that follow it; anew from the start if the file has become shorter."""
+        size = self._disk.size(fd)
+        if size > _SIZE_MAX:
+            raise CorruptFile(f"a transaction index of {size} bytes", path=self._path)
+        count = size // ENTRY_SIZE
+        if count < len(known):
+            known = ()
+        start = len(known) * ENTRY_SIZE
+        data = self._disk.pread(fd, count * ENTRY_SIZE - start, start)
+        found = list(known)
         for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):
             version, *fields = TXN_INDEX_ENTRY.struct.unpack_from(data, at)
             if version != VERSION:
-                raise UnsupportedFormat(f"an entry of version {version}", path=self._path, position=at)
-            found.append(self._checked(TxnEntry(*fields), found, at))
-        return found
+                raise UnsupportedFormat(f"an entry of version {version}", path=self._path, position=start + at)
+            found.append(self._checked(TxnEntry(*fields), found[-1] if found else None, start + at))
+        return tuple(found)
 
-    def _checked(self, entry: TxnEntry, before: list[TxnEntry], at: int) -> TxnEntry:
-        previous = before[-1].last_offset if before else self._base_offset - 1
+    def _checked(self, entry: TxnEntry, before: TxnEntry | None, at: int) -> TxnEntry:
+        previous = before.last_offset if before else self._base_offset - 1
         if not previous < entry.last_offset or not 0 <= entry.first_offset <= entry.last_offset:
             raise CorruptFile(
                 f"an aborted transaction of offsets {entry.first_offset} to {entry.last_offset} after {previous}",
@@ -60,24 +80,30 @@ class TxnIndex:
         return entry
 
     def append(self, producer_id: int, first_offset: int, last_offset: int, last_stable_offset: int) -> None:
-        """Add an aborted transaction; durable after `sync`."""
+        """Add an aborted transaction; durable after `sync`. Raises CorruptFile if it does not follow the last one."""
         known = self.entries()
         at = len(known) * ENTRY_SIZE
-        entry = self._checked(TxnEntry(producer_id, first_offset, last_offset, last_stable_offset), known, at)
+        entry = TxnEntry(producer_id, first_offset, last_offset, last_stable_offset)
+        self._checked(entry, known[-1] if known else None, at)
         if self._fd < 0:
+            self._is_new = not self._disk.exists(self._path)
             self._fd = self._disk.open(self._path, write=True, create=True)
         self._disk.pwrite_all(self._fd, TXN_INDEX_ENTRY.struct.pack(VERSION, *entry), at)
+        self._known = (*known, entry)
 
     def truncate(self, offset: int) -> None:
-        """Drop the entries from the first one on whose marker is at or above `offset`."""
-        kept = [entry for entry in self.entries() if entry.last_offset < offset]
+        """Drop the entries from the first one on whose marker is at or above `offset`; durable after `sync`."""
+        kept = tuple(entry for entry in self.entries() if entry.last_offset < offset)
         self._cut(len(kept) * ENTRY_SIZE)
+        self._known = kept
 
     def reset(self) -> None:
         """Drop all entries, readable or not."""
         self._cut(0)
+        self._known = ()
 
     def _cut(self, size: int) -> None:
+        """Nobody maps this file, so it may shrink."""
         if not self._disk.exists(self._path):
             return
         if self._fd < 0:
@@ -86,9 +112,12 @@ class TxnIndex:
             self._disk.cut(self._fd, size)
 
     def sync(self) -> None:
-        """On return the entries survive a power cut."""
+        """On return the entries survive a power cut, the file's name included."""
         if self._fd >= 0:
             self._disk.sync(self._fd)
+        if self._is_new:
+            self._disk.sync_dir(self._path.parent)
+            self._is_new = False
 
     def close(self) -> None:
         """Let go of the file."""

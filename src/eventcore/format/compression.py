@@ -1,20 +1,21 @@
 """The codecs of a batch's records area: gzip, snappy in xerial framing, lz4 frames, zstd.
 
-Decompression never trusts a declared size: it goes block by block or chunk by chunk, and stops with CorruptRecord
-where the output would exceed the caller's limit, so that a small batch cannot take all memory. Levels and containers
-are Kafka's. lz4 and snappy need cramjam (`pip install 'eventcore[codecs]'`).
+Decompression never trusts a declared size: it goes chunk by chunk, or reserves no more than the input can possibly
+hold, and stops with CorruptRecord where the output would exceed the caller's limit, so that a small batch cannot take
+all memory. Bytes behind the end of a stream are an error, not ignored. Levels and containers are Kafka's. lz4 and
+snappy need cramjam (`pip install 'eventcore[codecs]'`).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any
 
 import zstandard
 
-from eventcore.errors import CorruptRecord, MissingCodec, UsageError
+from eventcore.errors import CorruptRecord, MissingCodec, UnsupportedFormat, UsageError
+from eventcore.types import Buffer
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 _NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -23,14 +24,25 @@ _IDS = {name: codec for codec, name in enumerate(_NAMES)} | {"producer": NONE, "
 _CHUNK = 1 << 16
 _GZIP_WBITS = 31
 _ZSTD_WINDOW_MAX = 1 << 27
+"""What zstd's own readers accept by default; memory for a window is touched only as far as content comes."""
+_ZSTD_HEADER_MAX = 18
+_ZSTD_RLE = 1
 
 XERIAL_HEADER = b"\x82SNAPPY\x00" + b"\x00\x00\x00\x01" * 2
+_XERIAL_MAGIC = XERIAL_HEADER[:8]
 _XERIAL_BLOCK = 32 << 10
+_SNAPPY_RATIO_MAX = 22
+"""Its densest element copies 64 bytes and takes 3: a block that declares more lies."""
 
 LZ4_HEADER = bytes.fromhex("04224d18604082")
 """Magic, FLG 0x60 (version 1, independent blocks, no checksums, no content size), BD 0x40 (64 KiB), header checksum."""
 _LZ4_BLOCK = 64 << 10
 _LZ4_STORED = 1 << 31
+_LZ4_RATIO_MAX = 255
+"""A byte of an lz4 block makes a match at most 255 bytes longer."""
+_LZ4_CONTENT_CHECKSUM, _LZ4_CONTENT_SIZE, _LZ4_BLOCK_CHECKSUM = 0x04, 0x08, 0x10
+_LZ4_FIXED_FLAGS, _LZ4_VERSION_1 = 0xC3, 0x40
+"""Version, a reserved bit, and the flag of a dictionary, which no record batch brings along."""
 _LZ4_FAST_LEVEL = 9
 """Kafka's default level: its fast compressor. Every other level is the slower HC one."""
 
@@ -49,7 +61,7 @@ def codec_name(codec: int) -> str:
     return _NAMES[codec]
 
 
-def compress(codec: int, level: int | None, data: Any) -> bytes:
+def compress(codec: int, level: int | None, data: Buffer) -> bytes:
     """`data` in the codec's container. `level` is for gzip (-1: default), lz4 and zstd."""
     if codec == GZIP:
         compressor = zlib.compressobj(-1 if level is None else level, zlib.DEFLATED, _GZIP_WBITS)
@@ -61,23 +73,36 @@ def compress(codec: int, level: int | None, data: Any) -> bytes:
         return _snappy_compress(memoryview(data))
     if codec == LZ4:
         return _lz4_compress(memoryview(data), _LZ4_FAST_LEVEL if level is None else level)
+    if codec != NONE:
+        raise UsageError(f"there is no codec number {codec}")
     return bytes(data)
 
 
-def decompress(codec: int, data: Any, limit: int) -> bytes | bytearray:
-    """The records inside `data`. Raises CorruptRecord for bad bytes and for more than `limit` bytes of output."""
-    out = bytearray()
+def decompress(codec: int, data: Buffer, limit: int) -> Buffer:
+    """The records inside `data`, a whole records area.
+
+    Raises CorruptRecord for bytes that are no such stream and for more than `limit` bytes of output, UnsupportedFormat
+    for an unknown codec, MissingCodec without the library.
+    """
+    if codec not in _READERS:
+        raise UnsupportedFormat(f"records compressed with codec {codec}")
+    failures: tuple[type[Exception], ...] = (zlib.error, zstandard.ZstdError, _Malformed, *_library_errors(codec))
     try:
-        for chunk in _CHUNKS[codec](memoryview(data), limit):
-            if len(out) + len(chunk) > limit:
-                raise CorruptRecord(f"the {codec_name(codec)} records decompress to more than {limit} bytes")
-            out += chunk
-    except (zlib.error, zstandard.ZstdError, ValueError, OSError, IndexError) as error:
+        return _READERS[codec](memoryview(data), limit)
+    except failures as error:
         raise CorruptRecord(f"the {codec_name(codec)} records do not decompress: {error}") from None
-    except Exception as error:
-        if type(error).__module__.startswith("cramjam"):
-            raise CorruptRecord(f"the {codec_name(codec)} records do not decompress: {error}") from None
-        raise
+
+
+class _Malformed(Exception):
+    """A container that is not as it should be."""
+
+
+def _joined(chunks: Iterable[Buffer], limit: int) -> bytearray:
+    out = bytearray()
+    for chunk in chunks:
+        if len(chunk) > limit - len(out):
+            raise _Malformed(f"there are more than {limit} bytes")
+        out += chunk
     return out
 
 
@@ -89,57 +114,69 @@ def _cramjam() -> ModuleType:
     return cramjam
 
 
-def _plain_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
-    yield bytes(data)
+def _library_errors(codec: int) -> tuple[type[Exception], ...]:
+    return (_cramjam().DecompressionError,) if codec in (SNAPPY, LZ4) else ()
 
 
-def _gzip_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
-    """One member after the other; what follows the last must be nothing."""
-    rest: Any = data
-    while rest:
-        member = zlib.decompressobj(_GZIP_WBITS)
-        while not member.eof:
-            before = len(rest)
-            chunk = member.decompress(rest, _CHUNK)
-            rest = member.unconsumed_tail
-            yield chunk
-            if not chunk and not member.eof and len(rest) == (0 if before else before):
-                raise ValueError("the stream is cut off")
-        rest = member.unused_data
+def _read_plain(data: memoryview, limit: int) -> Buffer:
+    return _joined([data], limit)
 
 
-def _zstd_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
+def _read_gzip(data: memoryview, limit: int) -> Buffer:
+    return _joined(_gzip_chunks(data), limit)
+
+
+def _gzip_chunks(data: memoryview) -> Iterator[bytes]:
+    """One member after the other, as gzip itself reads them; in small pieces, because zlib copies the rest each time."""
+    member = zlib.decompressobj(_GZIP_WBITS)
+    for start in range(0, len(data), _CHUNK):
+        rest: Buffer = data[start : start + _CHUNK]
+        while rest:
+            if member.eof:
+                member = zlib.decompressobj(_GZIP_WBITS)
+            yield member.decompress(rest, _CHUNK)
+            rest = member.unused_data if member.eof else member.unconsumed_tail
+    # Output that did not fit into the last chunk may be left although all input was taken.
+    while not member.eof and (chunk := member.decompress(b"", _CHUNK)):
+        yield chunk
+    if not member.eof:
+        raise _Malformed("the stream is cut off")
+
+
+def _read_zstd(data: memoryview, limit: int) -> Buffer:
+    return _joined(_zstd_chunks(data), limit)
+
+
+def _zstd_chunks(data: memoryview) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
     with decompressor.stream_reader(data, read_across_frames=True) as reader:
         while chunk := reader.read(_CHUNK):
             yield chunk
     if not _zstd_is_whole(data):
-        raise ValueError("the frame is cut off")
+        raise _Malformed("the frame is cut off")
 
 
 def _zstd_is_whole(data: memoryview) -> bool:
     """Whether `data` is a sequence of whole frames: a stream reader takes a cut one for its end."""
     position = 0
-    while position < len(data):
-        end = _zstd_frame_end(data, position)
-        if end is None:
-            return False
-        position = end
-    return True
+    while 0 <= position < len(data):
+        position = _zstd_frame_end(data, position)
+    return position == len(data) > 0
 
 
-def _zstd_frame_end(data: memoryview, position: int) -> int | None:
-    parameters = zstandard.get_frame_parameters(data[position : position + 18])
-    position += zstandard.frame_header_size(data[position : position + 18])
-    while True:
+def _zstd_frame_end(data: memoryview, position: int) -> int:
+    """Where the frame at `position` ends, beyond the data if it is cut off; blocks say how long they are."""
+    head = data[position : position + _ZSTD_HEADER_MAX]
+    has_checksum = zstandard.get_frame_parameters(head).has_checksum
+    position += zstandard.frame_header_size(head)
+    last = 0
+    while not last:
         if position + 3 > len(data):
-            return None
-        header = int.from_bytes(data[position : position + 3], "little")
-        last, kind, size = header & 1, header >> 1 & 3, header >> 3
-        position += 3 + (1 if kind == 1 else size)
-        if last:
-            position += 4 if parameters.has_checksum else 0
-            return position if position <= len(data) else None
+            return len(data) + 1
+        block = int.from_bytes(data[position : position + 3], "little")
+        last, kind, size = block & 1, block >> 1 & 3, block >> 3
+        position += 3 + (1 if kind == _ZSTD_RLE else size)
+    return position + (4 if has_checksum else 0)
 
 
 def _snappy_compress(data: memoryview) -> bytes:
@@ -150,24 +187,35 @@ def _snappy_compress(data: memoryview) -> bytes:
     return bytes(out)
 
 
-def _snappy_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
-    if bytes(data[: len(XERIAL_HEADER)][:8]) != XERIAL_HEADER[:8]:
-        yield _snappy_block(data, limit)
-        return
+def _read_snappy(data: memoryview, limit: int) -> Buffer:
+    """Framed as Kafka's clients do, or one raw block as some others do."""
+    if data[: len(_XERIAL_MAGIC)] == _XERIAL_MAGIC:
+        return _joined(_xerial_chunks(data, limit), limit)
+    return _snappy_block(data, limit)
+
+
+def _xerial_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
     position = len(XERIAL_HEADER)
+    if len(data) < position:
+        raise _Malformed("the header is cut off")
     while position < len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         position += 4
         if position > len(data) or size > len(data) - position:
-            raise ValueError(f"a block of {size} bytes is cut off")
-        yield _snappy_block(data[position : position + size], limit)
+            raise _Malformed(f"a block of {size} bytes is cut off")
+        chunk = _snappy_block(data[position : position + size], limit)
+        limit -= len(chunk)
+        yield chunk
         position += size
 
 
 def _snappy_block(block: memoryview, limit: int) -> bytes:
     snappy = _cramjam().snappy
-    if snappy.decompress_raw_len(block) > limit:
-        raise ValueError(f"a block of more than {limit} bytes")
+    size = snappy.decompress_raw_len(block)
+    if size > limit:
+        raise _Malformed(f"there are more than {limit} bytes")
+    if size > len(block) * _SNAPPY_RATIO_MAX:
+        raise _Malformed(f"a block of {len(block)} bytes claims to hold {size}")
     return bytes(snappy.decompress_raw(block))
 
 
@@ -184,42 +232,38 @@ def _lz4_compress(data: memoryview, level: int) -> bytes:
     return bytes(out + b"\0\0\0\0")
 
 
-def _lz4_chunks(data: memoryview, limit: int) -> Iterator[bytes | memoryview]:
-    if len(data) < 7 or data[:4] != LZ4_HEADER[:4]:
-        raise ValueError("no lz4 frame")
+def _read_lz4(data: memoryview, limit: int) -> Buffer:
+    """One frame of any flags but a dictionary. The library reads it, checksums and all; we say how much it may hold."""
+    out = bytearray(min(_lz4_size_max(data), limit))
+    return memoryview(out)[: _cramjam().lz4.decompress_into(data, out)]
+
+
+def _lz4_size_max(data: memoryview) -> int:
+    """What the frame can hold at most, going by the sizes of its blocks."""
+    if len(data) < len(LZ4_HEADER) or data[:4] != LZ4_HEADER[:4]:
+        raise _Malformed("it is no lz4 frame")
     flags, block_size = data[4], 1 << (8 + 2 * (data[5] >> 4 & 7))
-    if flags >> 6 != 1 or block_size < _LZ4_BLOCK:
-        raise ValueError(f"frame flags {flags:#x}, {data[5]:#x}")
-    position = 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
-    blocks = list(_lz4_blocks(data, position, 4 if flags & 0x10 else 0, block_size))
-    if flags & 0x20:
-        yield from _lz4_independent(blocks, block_size)
-        return
-    out = bytearray(min(block_size * len(blocks), limit))  # linked blocks: only the library's frame reader can follow
-    yield bytes(memoryview(out)[: _cramjam().lz4.decompress_into(data, out)])
-
-
-def _lz4_independent(blocks: list[tuple[bool, memoryview]], block_size: int) -> Iterator[memoryview]:
-    out = bytearray(block_size)
-    for stored, block in blocks:
-        if stored:
-            yield block
-        else:
-            yield memoryview(out)[: _cramjam().lz4.decompress_block_into(block, out, output_len=block_size)]
-
-
-def _lz4_blocks(data: memoryview, position: int, checksum: int, block_size: int) -> Iterator[tuple[bool, memoryview]]:
+    if flags & _LZ4_FIXED_FLAGS != _LZ4_VERSION_1 or block_size < _LZ4_BLOCK:
+        raise _Malformed(f"frame flags {flags:#x}, {data[5]:#x}")
+    position, size_max = len(LZ4_HEADER) + (8 if flags & _LZ4_CONTENT_SIZE else 0), 0
     while True:
-        if position + 4 > len(data):
-            raise ValueError("the frame is cut off")
         word = int.from_bytes(data[position : position + 4], "little")
         position, size = position + 4, word & ~_LZ4_STORED
         if word == 0:
-            return
+            break
         if size > block_size or size > len(data) - position:
-            raise ValueError(f"a block of {size} bytes")
-        yield bool(word & _LZ4_STORED), data[position : position + size]
-        position += size + checksum
+            raise _Malformed(f"a block of {size} bytes is cut off")
+        size_max += min(block_size, size if word & _LZ4_STORED else size * _LZ4_RATIO_MAX)
+        position += size + (4 if flags & _LZ4_BLOCK_CHECKSUM else 0)
+    if position + (4 if flags & _LZ4_CONTENT_CHECKSUM else 0) != len(data):
+        raise _Malformed("the frame does not end where the records end")
+    return size_max
 
 
-_CHUNKS = {NONE: _plain_chunks, GZIP: _gzip_chunks, SNAPPY: _snappy_chunks, LZ4: _lz4_chunks, ZSTD: _zstd_chunks}
+_READERS: dict[int, Callable[[memoryview, int], Buffer]] = {
+    NONE: _read_plain,
+    GZIP: _read_gzip,
+    SNAPPY: _read_snappy,
+    LZ4: _read_lz4,
+    ZSTD: _read_zstd,
+}

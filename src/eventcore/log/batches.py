@@ -13,11 +13,13 @@ from typing import NamedTuple
 from eventcore import _kernels as kernels
 from eventcore.errors import StorageError
 from eventcore.format import control
-from eventcore.format.batch import BatchHeader
+from eventcore.format.batch import BatchHeader, records_area
 from eventcore.format.compression import codec_name
-from eventcore.log.producer_store import read_marker
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+
+_MARKERS = {control.ABORT: "ABORT", control.COMMIT: "COMMIT"}
+_MARKER_BYTES_MAX = 1 << 16
 
 
 class BatchEntry(NamedTuple):
@@ -95,7 +97,9 @@ def _entry(segment: Segment, position: int, header: BatchHeader) -> BatchEntry:
 def _marker(segment: Segment, position: int, header: BatchHeader) -> str | None:
     """What a transaction marker says; None for other control records and for one that cannot be read."""
     try:
-        marker = read_marker(segment, position, header)
+        area = records_area(segment.log.view, position, header, _MARKER_BYTES_MAX)
+        records = kernels.decode.decode_records(area, header, header.base_offset, header.next_offset)
+        kinds = [control.read_marker(record.key or b"", record.value or b"").kind for record in records]
     except StorageError:
         return None
-    return {control.ABORT: "ABORT", control.COMMIT: "COMMIT"}.get(marker.kind)
+    return _MARKERS.get(kinds[0]) if len(kinds) == 1 else None

@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 from eventcore.config import LogConfig
 from eventcore.errors import CorruptRecord, OffsetOutOfRange, ReadOnly, UsageError
 from eventcore.log import columns, fetched, verify
+from eventcore.log.batches import BatchEntry, walk_batches
 from eventcore.log.partition_log import PartitionLog
 from eventcore.log.producers import Producer
 from eventcore.log.reader import LogReader
@@ -297,6 +298,10 @@ class Partition:
             fetched.aborted_in(segments, offset, next_offset) if committed else (),
             slices,
         )
+
+    def batches(self) -> Iterator[BatchEntry]:
+        """Every batch as it stands on disk, markers and wrong CRCs included: what a dump shows."""
+        return walk_batches(self._log.segments)
 
     def offset_for_time(self, timestamp: Time) -> int | None:
         """The offset of the first record at or after `timestamp` (rule D7); None if there is none."""
