@@ -21,15 +21,34 @@ def data_dir() -> Path:
     return folder
 
 
+def judges_required() -> bool:
+    return os.environ.get("EVENTCORE_REQUIRE_JUDGES") == "1"
+
+
+def refuse(report: pytest.TestReport | pytest.CollectReport, what: str) -> None:
+    """Turn a report of something skipped into one of a failure that names the reason."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"EVENTCORE_REQUIRE_JUDGES=1, but {what} did not run: {reason}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Under `EVENTCORE_REQUIRE_JUDGES=1` a judge that skips has failed: a green run means that it judged."""
     report = yield
-    required = os.environ.get("EVENTCORE_REQUIRE_JUDGES") == "1"
-    if required and report.skipped and not hasattr(report, "wasxfail"):
+    if judges_required() and report.skipped and not hasattr(report, "wasxfail"):
         markers = [name for name in JUDGES if item.get_closest_marker(name)]
         if markers:
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-            report.outcome = "failed"
-            report.longrepr = f"EVENTCORE_REQUIRE_JUDGES=1, but this {markers[0]} test did not run: {reason}"
+            refuse(report, f"this {markers[0]} test")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that skips itself as a whole has no tests left whose markers could be asked: it fails, too."""
+    report = yield
+    if judges_required() and report.skipped:
+        refuse(report, f"the module {collector.name}")
     return report

@@ -12,12 +12,14 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from eventcore.errors import DiskFull, LogLocked, NotALog, StorageError
+from eventcore.errors import CorruptFile, DiskFull, LogLocked, NotALog, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {
@@ -32,6 +34,7 @@ _UNUSABLE = {
 }
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _OWNER_SIZE_MAX = 200
+_LOCK_PAUSES_S = (0.001, 0.005, 0.02)
 
 
 @contextmanager
@@ -59,10 +62,14 @@ class Disk:
 
     def open(self, path: Path, *, write: bool, create: bool = False) -> int:
         """Open a regular file; with `create` make it (mode 0600) if it is missing."""
-        flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0)
+        flags = os.O_RDWR if write else os.O_RDONLY
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
         with _typed(path, "open the file"):
-            fd = os.open(path, flags, 0o600)
+            fd = os.open(path, flags, 0o600)  # O_NONBLOCK: a pipe in the file's place must not make us wait
         self._paths[fd] = path
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            self.close(fd)
+            raise NotALog("cannot open the file: it is no regular file", path=path, hint="check the path")
         return fd
 
     def close(self, fd: int) -> None:
@@ -94,11 +101,18 @@ class Disk:
             return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
 
     def make_folder(self, path: Path) -> None:
-        """Create a folder (mode 0700) unless it exists, and make its name durable."""
-        if not path.is_dir():
-            with _typed(path, "create the folder"):
-                os.makedirs(path, mode=0o700)
-            self.sync_dir(path.parent)
+        """Create a folder (mode 0700) unless it exists, and those above it; make their names durable."""
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_folder(path.parent)
+        with _typed(path, "create the folder"):
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise
+        self.sync_dir(path.parent)
 
     def data_end(self, fd: int, size: int) -> int:
         """Where the last written bytes of the file's first `size` end; holes and reserved blocks do not count."""
@@ -145,7 +159,10 @@ class Disk:
     def map(self, fd: int, size: int, *, write: bool) -> mmap.mmap:
         """Map the first `size` bytes, shared with every process."""
         with _typed(self._path(fd), "map the file"):
-            return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
+            try:
+                return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
+            except ValueError as error:  # the file has become shorter than `size`
+                raise StorageError(f"cannot map {size} bytes of the file: {error}", path=self._path(fd)) from None
 
     def pread(self, fd: int, size: int, at: int) -> bytes:
         """Up to `size` bytes from position `at`."""
@@ -188,12 +205,13 @@ class Disk:
             os.unlink(path)
 
     def read_file(self, path: Path, limit: int) -> bytes:
-        """The whole content of a small file; refuses one of more than `limit` bytes."""
+        """The whole content of a small file. Raises CorruptFile for one of more than `limit` bytes."""
         fd = self.open(path, write=False)
         try:
-            if self.size(fd) > limit:
-                raise StorageError(f"a file of {self.size(fd)} bytes where at most {limit} are expected", path=path)
-            return self.pread(fd, limit, 0)
+            size = self.size(fd)
+            if size > limit:
+                raise CorruptFile(f"a file of {size} bytes where at most {limit} are expected", path=path)
+            return self.pread(fd, size, 0)
         finally:
             self.close(fd)
 
@@ -206,9 +224,10 @@ class Disk:
         try:
             self.pwrite_all(fd, data, 0)
             self.sync(fd)
-        except StorageError:
+        except BaseException:
             self.close(fd)
-            self.unlink(temporary)
+            with suppress(StorageError):  # what went wrong first is what the caller needs to know
+                self.unlink(temporary)
             raise
         self.close(fd)
         self.rename(temporary, path)
@@ -221,14 +240,32 @@ class Disk:
         """
         fd = self.open(path, write=True, create=True)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
+            self._lock_exclusively(fd, path)
+            with suppress(DiskFull):  # a lock without a name on it is a lock, too
+                self.cut(fd, 0)
+                self.pwrite_all(fd, owner.encode()[:_OWNER_SIZE_MAX], 0)
+        except BaseException:
             self.close(fd)
-            raise LogLocked(f"the folder is being written by {holder}", path=path.parent) from None
-        self.cut(fd, 0)
-        self.pwrite_all(fd, owner.encode()[:_OWNER_SIZE_MAX], 0)
+            raise
         return fd
+
+    def _lock_exclusively(self, fd: int, path: Path) -> None:
+        """`locked` in another process holds a shared lock for a moment, so one refusal is not the answer yet."""
+        for pause in _LOCK_PAUSES_S:
+            if self._flock(fd, fcntl.LOCK_EX):
+                return
+            time.sleep(pause)
+        if not self._flock(fd, fcntl.LOCK_EX):
+            holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
+            raise LogLocked(f"the folder is being written by {holder}", path=path.parent)
+
+    def _flock(self, fd: int, kind: int) -> bool:
+        with _typed(self._path(fd), "lock the file"):
+            try:
+                fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
     def locked(self, path: Path) -> bool:
         """Whether a writer holds the lock now."""
@@ -236,9 +273,6 @@ class Disk:
             return False
         fd = self.open(path, write=False)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+            return not self._flock(fd, fcntl.LOCK_SH)
         finally:
             self.close(fd)
-        return False

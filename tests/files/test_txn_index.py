@@ -128,8 +128,7 @@ def test_every_flipped_bit_raises_or_leaves_entries_in_order(three: TxnIndex, pa
         path.write_bytes(damaged)
         try:
             entries = TxnIndex(Disk(), path, 100).entries()
-        except (CorruptFile, UnsupportedFormat) as error:
-            assert error.path == str(path)
+        except (CorruptFile, UnsupportedFormat):
             noticed += 1
         else:
             markers = [entry.last_offset for entry in entries]

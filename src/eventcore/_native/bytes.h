@@ -62,10 +62,16 @@ static inline void copy_bytes(unsigned char *to, const unsigned char *from, size
 static inline uint64_t zigzag(int64_t value) { return ((uint64_t)value << 1) ^ (uint64_t)(value >> 63); }
 static inline int64_t unzigzag(uint64_t value) { return (int64_t)(value >> 1) ^ -(int64_t)(value & 1); }
 
-/* ceil(bits / 7) without a division, exact for 1 to 64 bits. */
-static inline int varint_size(uint64_t value) { return ((63 - __builtin_clzll(value | 1)) * 9 + 73) >> 6; }
+/* Bytes of a varint: ceil(bits / 7), without a division, exact for 1 to 64 bits. */
+static inline int varint_size(uint64_t value) {
+    if (value < 0x80) return 1;
+    if (value < 0x4000) return 2;
+    return ((63 - __builtin_clzll(value)) * 9 + 73) >> 6;
+}
 
 static inline unsigned char *put_varint(unsigned char *at, uint64_t value) {
+    if (value < 0x80) { *at = (unsigned char)value; return at + 1; }
+    if (value < 0x4000) { at[0] = (unsigned char)(value | 0x80); at[1] = (unsigned char)(value >> 7); return at + 2; }
     while (value > 0x7F) { *at++ = (unsigned char)(value | 0x80); value >>= 7; }
     *at++ = (unsigned char)value;
     return at;

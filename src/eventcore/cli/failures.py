@@ -56,8 +56,6 @@ class Group(TyperGroup):
         except BrokenPipeError:
             _forget_stdout()
             return 0
-        except KeyboardInterrupt:
-            return INTERRUPTED
 
     def _run(self, *arguments: Any, **options: Any) -> int:
         try:

@@ -1,22 +1,31 @@
 """Kafka's small text files: checkpoints of leader epochs and of offsets, and `partition.metadata`.
 
-A checkpoint is a version line, a line with the number of entries, and a line an entry, each ended by a newline. An
-empty or missing file has no entries. Writing replaces the file; it is durable on return.
+A checkpoint is a version line, a line with the number of entries, and a line an entry, each ended by a newline; fields
+are split by one space. An empty or missing file has no entries. Reading takes nothing that Kafka would not write: the
+files have no checksum, so their form is all there is to check. Writing replaces the file; it is durable on return.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 import uuid
 from itertools import pairwise
 from pathlib import Path
 
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile
+from eventcore.files.names import is_topic_name
 
 VERSION = 0
 _SIZE_MAX = 64 << 20
+_METADATA_SIZE_MAX = 4096
+_INT32_MAX = (1 << 31) - 1
 _INT64_MAX = (1 << 63) - 1
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_METADATA = re.compile(r"version: [0-9]{1,9}\ntopic_id: ([A-Za-z0-9_-]{21}[AQgw])\n?")
+"""128 bits in base64: the last of 22 characters has only two of them."""
+_NO_ID = uuid.UUID(int=0)
 
 
 def _read_lines(disk: Disk, path: Path, fields: int) -> list[list[str]]:
@@ -24,23 +33,23 @@ def _read_lines(disk: Disk, path: Path, fields: int) -> list[list[str]]:
     if not data:
         return []
     try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise CorruptFile("a checkpoint that is not text", path=path) from None
-    if lines[0].strip() != str(VERSION):
-        raise CorruptFile(f"a checkpoint of version {lines[0][:20]!r}", path=path)
-    entries = [line.split() for line in lines[2:]]
-    if len(lines) < 2 or not data.endswith(b"\n") or lines[1].strip() != str(len(entries)):
-        raise CorruptFile("a checkpoint whose count does not match its lines", path=path)
+        version, count, *lines, rest = data.decode("ascii").split("\n")
+    except ValueError:
+        raise CorruptFile("a checkpoint that is no text of whole lines", path=path) from None
+    if version != str(VERSION):
+        raise CorruptFile(f"a checkpoint of version {version[:20]!r}", path=path)
+    if rest or count != str(len(lines)):
+        raise CorruptFile(f"a checkpoint of {len(lines)} whole lines that says {count[:20]!r}", path=path)
+    entries = [line.split(" ") for line in lines]
     for number, entry in enumerate(entries, 3):
         if len(entry) != fields:
             raise CorruptFile(f"line {number} of a checkpoint has {len(entry)} fields", path=path)
     return entries
 
 
-def _number(text: str, path: Path) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > _INT64_MAX:
-        raise CorruptFile(f"{text[:20]!r} where a number is expected", path=path)
+def _number(text: str, largest: int, path: Path) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) > largest:
+        raise CorruptFile(f"{text[:20]!r} where a number up to {largest} is expected", path=path)
     return int(text)
 
 
@@ -50,7 +59,10 @@ def _write_lines(disk: Disk, path: Path, lines: list[str]) -> None:
 
 def read_epochs(disk: Disk, path: Path) -> list[tuple[int, int]]:
     """(leader epoch, start offset), rising in both. Raises CorruptFile."""
-    entries = [(_number(epoch, path), _number(start, path)) for epoch, start in _read_lines(disk, path, 2)]
+    entries = [
+        (_number(epoch, _INT32_MAX, path), _number(start, _INT64_MAX, path))
+        for epoch, start in _read_lines(disk, path, 2)
+    ]
     for (epoch, start), (next_epoch, next_start) in pairwise(entries):
         if not (epoch < next_epoch and start < next_start):
             raise CorruptFile(f"epoch {next_epoch} from {next_start} after epoch {epoch} from {start}", path=path)
@@ -66,10 +78,10 @@ def read_offsets(disk: Disk, path: Path) -> dict[tuple[str, int], int]:
     """{(topic, partition): offset}. Raises CorruptFile."""
     found: dict[tuple[str, int], int] = {}
     for topic, partition, offset in _read_lines(disk, path, 3):
-        key = (topic, _number(partition, path))
-        if key in found:
-            raise CorruptFile(f"{topic}-{partition} stands twice in a checkpoint", path=path)
-        found[key] = _number(offset, path)
+        key = (topic, _number(partition, _INT32_MAX, path))
+        if key in found or not is_topic_name(topic):
+            raise CorruptFile(f"{topic[:20]!r} stands twice in a checkpoint, or is no topic", path=path)
+        found[key] = _number(offset, _INT64_MAX, path)
     return found
 
 
@@ -79,17 +91,13 @@ def write_offsets(disk: Disk, path: Path, offsets: dict[tuple[str, int], int]) -
 
 
 def read_topic_id(disk: Disk, path: Path) -> uuid.UUID | None:
-    """The topic id in `partition.metadata`; None if the file is missing. Raises CorruptFile."""
+    """The topic id in `partition.metadata`; None if the file is missing. Raises CorruptFile, for an id of zeros too."""
     if not disk.exists(path):
         return None
-    try:
-        text = disk.read_file(path, 4096).decode("ascii")
-        values = dict(line.split(": ", 1) for line in text.splitlines())
-        topic_id = uuid.UUID(bytes=base64.urlsafe_b64decode(values["topic_id"] + "=="))
-        if int(values["version"]) < 0 or topic_id.int == 0:
-            raise ValueError
-    except (KeyError, ValueError):
-        raise CorruptFile("no topic id in partition.metadata", path=path) from None
+    match = _METADATA.fullmatch(disk.read_file(path, _METADATA_SIZE_MAX).decode("ascii", "replace"))
+    topic_id = uuid.UUID(bytes=base64.urlsafe_b64decode(match[1] + "==")) if match else _NO_ID
+    if topic_id == _NO_ID:
+        raise CorruptFile("no topic id in partition.metadata", path=path)
     return topic_id
 
 

@@ -25,9 +25,7 @@ class OffsetIndex(EntryFile):
 
     def append(self, offset: int, position: int) -> None:
         """Add the entry of a batch that is about to be written. Raises DiskFull."""
-        OFFSET_INDEX_ENTRY.struct.pack_into(
-            self.file.view, self.next_position(), offset - self.base_offset, position
-        )
+        OFFSET_INDEX_ENTRY.struct.pack_into(self.file.view, self.next_position(), offset - self.base_offset, position)
         self.count += 1
 
     def lookup(self, offset: int) -> tuple[int, int] | None:

@@ -36,6 +36,10 @@ class RecoveryPoint:
     active_base_offset: int = -1
     active_size: int = -1
 
+    def closed_as(self, active_base_offset: int, active_size: int) -> bool:
+        """Whether the log was closed cleanly and its last segment still is as it was then."""
+        return self.clean and (self.active_base_offset, self.active_size) == (active_base_offset, active_size)
+
 
 def read(disk: Disk, path: Path) -> RecoveryPoint:
     """The recovery point, or one that trusts nothing if the file is missing, of another version, or damaged."""

@@ -6,6 +6,8 @@ opens, and nothing in it is trusted when no writer is alive. Kafka ignores the f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -47,10 +49,18 @@ class StateFile:
         """Show the new end of the log to every reader and wake those that wait."""
         tail.publish(self.page, last_stable, high_watermark, log_end, durable)
 
-    def next_generation(self) -> None:
-        """Tell readers that the set of segments has changed."""
-        self.store(tail.GENERATION, self.load(tail.GENERATION) + 1)
-        tail.wake(self.page)
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around every change of the set of segments: the generation is odd meanwhile, and another one afterwards.
+
+        A reader that finds it odd, or different after it has looked at the folder, looks again.
+        """
+        self.store(tail.GENERATION, self.load(tail.GENERATION) | 1)
+        try:
+            yield
+        finally:
+            self.store(tail.GENERATION, self.load(tail.GENERATION) + 1)
+            tail.wake(self.page)
 
     def signal(self) -> int:
         """Read it before looking at the log, then `wait` for it to change."""

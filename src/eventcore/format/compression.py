@@ -127,7 +127,7 @@ def _read_gzip(data: memoryview, limit: int) -> Buffer:
 
 
 def _gzip_chunks(data: memoryview) -> Iterator[bytes]:
-    """One member after the other, as gzip itself reads them; in small pieces, because zlib copies the rest each time."""
+    """One member after the other, as gzip itself reads them; in pieces, because zlib copies the rest each time."""
     member = zlib.decompressobj(_GZIP_WBITS)
     for start in range(0, len(data), _CHUNK):
         rest: Buffer = data[start : start + _CHUNK]
@@ -220,16 +220,33 @@ def _snappy_block(block: memoryview, limit: int) -> bytes:
 
 
 def _lz4_compress(data: memoryview, level: int) -> bytes:
-    lz4, out = _cramjam().lz4, bytearray(LZ4_HEADER)
-    options = {"mode": "fast"} if level == _LZ4_FAST_LEVEL else {"mode": "high_compression", "compression": level}
+    out = bytearray(LZ4_HEADER)
     for start in range(0, len(data), _LZ4_BLOCK):
         plain = data[start : start + _LZ4_BLOCK]
-        block = bytes(lz4.compress_block(plain, store_size=False, **options))
+        block = _lz4_block(plain) if level == _LZ4_FAST_LEVEL else _lz4_dense_block(plain, level)
         if len(block) < len(plain):
             out += len(block).to_bytes(4, "little") + block
         else:
             out += (len(plain) | _LZ4_STORED).to_bytes(4, "little") + plain
     return bytes(out + b"\0\0\0\0")
+
+
+def _lz4_block(plain: memoryview) -> Buffer:
+    return bytes(_cramjam().lz4.compress_block(plain, store_size=False))
+
+
+def _lz4_dense_block(plain: memoryview, level: int) -> Buffer:
+    """The block inside a frame of the library: only its frames know levels, but their flags are not Kafka's.
+
+    Older libraries cut 64 KiB into several blocks that refer to each other; then it is the fast compressor's block.
+    """
+    frame = memoryview(_cramjam().lz4.compress(plain, level))
+    start = len(LZ4_HEADER) + (8 if frame[4] & _LZ4_CONTENT_SIZE else 0) + 4
+    word = int.from_bytes(frame[start - 4 : start], "little")
+    end = start + (word & ~_LZ4_STORED)
+    checksums = bool(frame[4] & _LZ4_BLOCK_CHECKSUM) + bool(frame[4] & _LZ4_CONTENT_CHECKSUM)
+    is_whole = end + 4 + 4 * checksums == len(frame)
+    return frame[start:end] if is_whole else _lz4_block(plain)
 
 
 def _read_lz4(data: memoryview, limit: int) -> Buffer:

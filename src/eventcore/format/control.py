@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from eventcore.errors import CorruptRecord
+from eventcore.errors import CorruptRecord, UsageError
 
 ABORT, COMMIT, LEADER_CHANGE, SNAPSHOT_HEADER, SNAPSHOT_FOOTER, KRAFT_VERSION, KRAFT_VOTERS = range(7)
 UNKNOWN = -1
@@ -44,4 +44,6 @@ def read_marker(key: bytes, value: bytes) -> Marker:
 
 def marker_record(kind: int, coordinator_epoch: int) -> tuple[bytes, bytes]:
     """Key and value of an ABORT or COMMIT marker."""
+    if kind not in (ABORT, COMMIT):
+        raise UsageError(f"a transaction does not end with a marker of kind {kind}")
     return _KEY.pack(0, kind), _END_TRANSACTION.pack(0, coordinator_epoch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
@@ -11,6 +12,16 @@ from eventcore.disk import Disk
 from eventcore.files import names
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+
+
+class Observer(Protocol):
+    """Who is told when the set of segments changes."""
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Entered before the change, left when it is complete."""
+
+    def rolled(self, new: Segment) -> None:
+        """A new active segment has begun; the one before it is sealed."""
 
 
 class LocalLog:
@@ -23,14 +34,14 @@ class LocalLog:
         config: LogConfig,
         clock: Clock,
         segments: SegmentList,
-        on_roll: Callable[[Segment, Segment], None],
+        observer: Observer,
     ) -> None:
         self.disk = disk
         self.folder = folder
         self.config = config
         self.clock = clock
         self.segments = segments
-        self._on_roll = on_roll
+        self._observer = observer
 
     @property
     def active(self) -> Segment:
@@ -64,10 +75,11 @@ class LocalLog:
         old = self.active
         if old.log.size == 0 and old.base_offset == self.end_offset:
             return old
-        new = self.new_segment(self.end_offset)
-        old.seal()
-        self.segments = self.segments.plus(new)
-        self._on_roll(old, new)
+        with self._observer.changing():
+            new = self.new_segment(self.end_offset)
+            old.seal()
+            self.segments = self.segments.plus(new)
+            self._observer.rolled(new)
         return new
 
     def new_segment(self, base_offset: int) -> Segment:
@@ -86,6 +98,10 @@ class LocalLog:
         if offset < self.segments.first.base_offset:
             self.restart_at(offset)
             return
+        with self._observer.changing():
+            self._truncate(offset)
+
+    def _truncate(self, offset: int) -> None:
         kept = self.segments.floor(offset)
         removed = [segment for segment in self.segments if segment.base_offset > kept.base_offset]
         segments = self.segments.without(removed)
@@ -99,9 +115,9 @@ class LocalLog:
 
     def restart_at(self, offset: int) -> None:
         """Drop everything and start an empty log at `offset` (rule X4)."""
-        removed = list(self.segments)
-        self._delete(removed)
-        self.segments = SegmentList([self.new_segment(offset)])
+        with self._observer.changing():
+            self._delete(list(self.segments))
+            self.segments = SegmentList([self.new_segment(offset)])
 
     def _reopened(self, sealed: Segment) -> Segment:
         segment = Segment(self.disk, self.folder, sealed.base_offset, self.config, active=True)
@@ -117,8 +133,9 @@ class LocalLog:
 
     def drop(self, segments: list[Segment]) -> None:
         """Remove whole segments from the front, their files included. Durable on return."""
-        self.segments = self.segments.without(segments)
-        self._delete(segments)
+        with self._observer.changing():
+            self.segments = self.segments.without(segments)
+            self._delete(segments)
 
     def close(self) -> None:
         """Let go of all files."""

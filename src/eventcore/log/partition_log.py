@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,22 @@ class PartitionLog:
             raise
 
     def _open(self) -> None:
+        self.state = StateFile(self.disk, self.folder / STATE_NAME, create=True)
+        with self.state.changing():
+            self._recover()
+            self._publish()
+        self._flusher = Flusher(self, self.config.flush_ms) if self.fsync == "interval" else None
+
+    def _recover(self) -> None:
         point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
         self.epochs = EpochCache(self.disk, self.folder, write=True)
         recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs)
         segments = recovery.run(point)
         self.report = recovery.report
-        self._local = LocalLog(self.disk, self.folder, self.config, self.clock, segments, self._on_roll)
+        self._local = LocalLog(self.disk, self.folder, self.config, self.clock, segments, self)
+        if point.log_start_offset > self.log_end_offset:  # rule S8: all that is left lies below the log start
+            self._local.restart_at(point.log_start_offset)
+            segments = self._local.segments
         self._writer = BatchWriter(self._local)
         self.log_start_offset = max(point.log_start_offset, segments.first.base_offset)
         self.producer_store = ProducerStore(self.disk, self.folder)
@@ -92,10 +103,7 @@ class PartitionLog:
         self._unsynced: list[Segment] = [segments.active]
         self._recovery_point = RecoveryPoint(self._trusted_end(segments), self.log_start_offset)
         recovery_point.write(self.disk, self.folder / recovery_point.NAME, self._recovery_point)
-        self.state = StateFile(self.disk, self.folder / STATE_NAME, create=True)
-        self._publish()
-        self.state.next_generation()
-        self._flusher = Flusher(self, self.config.flush_ms) if self.fsync == "interval" else None
+        self.state.store(tail.LOG_START, self.log_start_offset)
 
     def _trusted_end(self, segments: SegmentList) -> int:
         """A damaged segment is read again at each opening: only what lies before it may be trusted unread."""
@@ -241,13 +249,16 @@ class PartitionLog:
         )
         return self._failure
 
-    def _on_roll(self, old: Segment, new: Segment) -> None:
+    def changing(self) -> AbstractContextManager[None]:
+        """Tells readers in other processes that the set of segments changes."""
+        return self.state.changing()
+
+    def rolled(self, new: Segment) -> None:
+        """Takes note of a new active segment."""
         self._unsynced.append(new)
         self.producer_store.take_snapshot(new.base_offset)
         if self.durable_offset > self._recovery_point.recovery_point and not any(s.damage for s in self.segments):
             self._write_recovery_point(RecoveryPoint(min(self.durable_offset, new.base_offset), self.log_start_offset))
-        if hasattr(self, "state"):
-            self.state.next_generation()
 
     def _write_recovery_point(self, point: RecoveryPoint) -> None:
         self._recovery_point = point
@@ -276,13 +287,14 @@ class PartitionLog:
             self._write_recovery_point(
                 RecoveryPoint(min(self._recovery_point.recovery_point, offset), self.log_start_offset)
             )
+            self.state.store(tail.LOG_START, self.log_start_offset)
+            self._publish()
             self._local.truncate(offset)
             self._unsynced = [self._local.active]
             self.producer_store.truncate(offset)
             self.producer_store.rebuild(self.segments, offset, [])
             self.durable_offset = self.high_watermark = offset
             self._publish()
-            self.state.next_generation()
 
     def delete_records(self, before: int) -> int:
         """Move the log start up to `before` (rule H5); whole segments below it go. Durable on return."""
@@ -303,7 +315,6 @@ class PartitionLog:
                 if gone:
                     self._local.drop(gone)
                     self.producer_store.remove([segment.base_offset for segment in gone])
-                    self.state.next_generation()
             return self.log_start_offset
 
     def close(self) -> None:

@@ -96,7 +96,9 @@ class LogReader:
                     if records:
                         yield records
             except StorageError as error:
-                raise segment.located(error) from None
+                if chunk == 1:
+                    raise segment.located(error) from None
+                chunk = 1  # batch by batch now, so that the good ones before the bad one are read, too
 
     def _special(self, segment: Segment, position: int, header: BatchHeader) -> list[Record]:
         return [] if self.skips(header) else self.decode(segment, position, header)

@@ -13,25 +13,19 @@ Nothing is written that a second run would do differently.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from eventcore import _kernels as kernels
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.files import names
 from eventcore.files.recovery_point import RecoveryPoint
-from eventcore.format.batch import HEADER_SIZE
 from eventcore.log.epochs import EpochCache
+from eventcore.log.scan import BatchRow, only_zeros, scan_segment
 from eventcore.log.segment import Damage, Segment
 from eventcore.log.segments import SegmentList
-
-_ROWS = 8192
-_MAGIC_POSITION = 16
-_MAGIC = b"\x02"
 
 
 @dataclass
@@ -71,7 +65,7 @@ class Recovery:
         self._remove_orphans(bases)
         if not bases:
             return self._start_empty(point.log_start_offset)
-        self.report.clean = point.clean and self._is_as_closed(bases[-1], point)
+        self.report.clean = point.closed_as(bases[-1], self._path(bases[-1], names.LOG).stat().st_size)
         trusted_below = point.recovery_point
         segments = []
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
@@ -91,9 +85,6 @@ class Recovery:
 
     def _path(self, base: int, suffix: str) -> Path:
         return self._folder / names.file_name(base, suffix)
-
-    def _is_as_closed(self, base: int, point: RecoveryPoint) -> bool:
-        return base == point.active_base_offset and self._path(base, names.LOG).stat().st_size == point.active_size
 
     def _has_indexes(self, base: int, last: bool) -> bool:
         paths = [self._path(base, names.INDEX), self._path(base, names.TIME_INDEX)]
@@ -120,7 +111,7 @@ class Recovery:
         file_size = segment.log.size
         limit = self._disk.data_end(segment.log.fd, file_size)
         segment.reset_indexes()
-        self._scan(segment, limit, next_base)
+        scan_segment(segment, 0, limit, next_base, self._take(segment))
         self.report.scanned_segments += 1
         self.report.scanned_bytes += limit
         self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
@@ -129,8 +120,17 @@ class Recovery:
             self._cut_tail(segment, limit)
         else:
             segment.seal()
+            segment.log.sync()
             segment.next_offset = max(segment.next_offset, next_base)
         return segment
+
+    def _take(self, segment: Segment) -> Callable[[BatchRow], None]:
+        def take(row: BatchRow) -> None:
+            if row.leader_epoch > self._epochs.latest:
+                self._epochs.assign(row.leader_epoch, row.base_offset)
+            segment.add_batch(row.size, row.last_offset, row.max_timestamp)
+
+        return take
 
     def _cut_tail(self, segment: Segment, limit: int) -> None:
         if not only_zeros(segment.log.view, segment.log.size, limit):
@@ -139,68 +139,6 @@ class Recovery:
             segment.log.trim(segment.log.size)
             segment.log.grow(capacity)
         segment.log.sync()
-
-    def _scan(self, segment: Segment, limit: int, next_base: int | None) -> None:
-        position = 0
-        while True:
-            position = self._scan_run(segment, position, limit)
-            if only_zeros(segment.log.view, position, limit):
-                return
-            resume = find_batch(segment.log.view, position, limit, segment.next_offset)
-            if resume is None and next_base is None:
-                return
-            end = limit if resume is None else resume[0]
-            next_offset = next_base if resume is None else resume[1]
-            assert next_offset is not None
-            damage = Damage(position, end, segment.next_offset, next_offset)
-            segment.damage = (*segment.damage, damage)
-            segment.log.size, segment.next_offset = end, next_offset
-            position = end
-
-    def _scan_run(self, segment: Segment, position: int, limit: int) -> int:
-        """Take in good batches from `position` on; returns where they end."""
-        rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
-        while position < limit:
-            count, position, status = kernels.batch.scan(segment.log.view, position, limit, rows.data.cast("B"), True)
-            for at, size, base_offset, last_offset, max_timestamp, epoch, _, _ in rows[:count].tolist():
-                if base_offset < segment.next_offset:
-                    return int(at)
-                if epoch > self._epochs.latest:
-                    self._epochs.assign(epoch, base_offset)
-                segment.add_batch(size, last_offset, max_timestamp)
-            if status != kernels.batch.OK:
-                break
-        return int(position)
-
-
-def find_batch(view: memoryview, start: int, end: int, min_offset: int) -> tuple[int, int] | None:
-    """The first whole, CRC-correct batch behind `start` that continues the log: (position, base offset).
-
-    The magic byte is what a batch cannot be without, so the search goes from one to the next.
-    """
-    data = view.obj
-    position = start + 1
-    while True:
-        at = data.find(_MAGIC, position + _MAGIC_POSITION, end)  # type: ignore[attr-defined]
-        if at < 0 or at - _MAGIC_POSITION + HEADER_SIZE > end:
-            return None
-        position = at - _MAGIC_POSITION
-        base_offset = int.from_bytes(view[position : position + 8], "big")
-        if min_offset <= base_offset < min_offset + (1 << 31) and _is_batch(view, position, end):
-            return position, base_offset
-        position += 1
-
-
-def only_zeros(view: memoryview, start: int, end: int) -> bool:
-    """Whether nothing was ever written in `[start, end)`."""
-    step = 1 << 20
-    return all(view[at : min(at + step, end)] == bytes(min(step, end - at)) for at in range(start, end, step))
-
-
-def _is_batch(view: memoryview, position: int, end: int) -> bool:
-    row = np.empty(kernels.batch.ROW_SIZE, dtype=np.int64)
-    count, _, _ = kernels.batch.scan(view, position, end, row.data.cast("B"), True)
-    return bool(count)
 
 
 def list_bases(disk: Disk, folder: Path) -> list[int]:

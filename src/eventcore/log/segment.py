@@ -92,6 +92,11 @@ class Segment:
         self.log.size += size
         self.next_offset = last_offset + 1
 
+    def extend_to(self, size: int, last_offset: int) -> None:
+        """Take in one more batch of a log that is only read: its indexes are the writer's."""
+        self.log.size += size
+        self.next_offset = last_offset + 1
+
     def full_for(self, last_offset: int) -> bool:
         """Whether a batch that ends at `last_offset` needs a new segment for its indexes' sake."""
         return self.offset_index.full or self.time_index.full or last_offset - self.base_offset > INT32_MAX
@@ -180,6 +185,10 @@ class Segment:
             return BatchHeader.read(self.log.view, position, self.log.size)
         except StorageError as error:
             raise self.located(error) from None
+
+    def header_at_end(self, position: int, limit: int) -> BatchHeader:
+        """The header of a batch that lies behind the end known so far."""
+        return BatchHeader.read(self.log.view, position, limit)
 
     def refresh_end(self, end_offset: int) -> None:
         """For a reader of another process's active segment: see the batches below `end_offset`, a batch's end."""

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import ClosedError, NotALog, StorageError
@@ -23,10 +22,12 @@ from eventcore.log.epochs import EpochCache
 from eventcore.log.partition_log import LOCK_NAME
 from eventcore.log.producer_store import ProducerStore
 from eventcore.log.recovery import RecoveryReport, list_bases
+from eventcore.log.scan import scan_segment
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 
 _POLL_S = 0.5
+_SETTLE_S = 0.001
 
 
 class SharedLog:
@@ -50,10 +51,36 @@ class SharedLog:
         self._load()
 
     def _load(self) -> None:
-        """Look at the folder anew: writer, segments, end."""
-        self._changed_ns = self.disk.changed_ns(self.folder)
-        self._state = self._live_state()
-        self._generation = self._state.load(tail.GENERATION) if self._state else -1
+        """Look at the folder anew, until it does not change meanwhile: writer, segments, end."""
+        while True:
+            self._changed_ns = self.disk.changed_ns(self.folder)
+            self._state = self._live_state()
+            self._generation = self._settled_generation()
+            try:
+                self._load_segments()
+            except StorageError:
+                if self._still(self._generation):
+                    raise
+                continue
+            if self._still(self._generation):
+                return
+
+    def _settled_generation(self) -> int:
+        """The generation once no change is under way. A writer that dies meanwhile leaves it odd: then it is gone."""
+        while self._state is not None:
+            generation = self._state.load(tail.GENERATION)
+            if generation % 2 == 0:
+                return generation
+            if not self.disk.locked(self.folder / LOCK_NAME):
+                self._state = None
+            else:
+                self._state.wait(self._state.signal(), _SETTLE_S)
+        return -1
+
+    def _still(self, generation: int) -> bool:
+        return self._state is None or self._state.load(tail.GENERATION) == generation
+
+    def _load_segments(self) -> None:
         bases = list_bases(self.disk, self.folder)
         if not bases:
             raise NotALog(
@@ -78,20 +105,23 @@ class SharedLog:
             return None
 
     def _find_end(self) -> None:
-        """Without a writer: walk the last segment to the end of its good batches."""
+        """Without a writer: after a clean close believe the file, else read on from its last index entry."""
         active = self._segments.active
-        position = active.floor(active.base_offset + (1 << 31) - 1)
-        rows = memoryview(bytearray(8 * kernels.batch.ROW_SIZE * 1024))
-        count = 1
-        while count:
-            count, position, _ = kernels.batch.scan(active.log.view, position, active.log.size, rows, True)
-            if count:
-                active.next_offset = rows.cast("q")[(count - 1) * kernels.batch.ROW_SIZE + 3] + 1
-        active.log.size = position
         point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
+        if point.closed_as(active.base_offset, active.log.size):
+            active.walk_end()
+        else:
+            self._scan_end(active)
         self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
         self._static_end = active.next_offset
         self.producer_store.rebuild(self._segments, self._static_end, [])
+
+    def _scan_end(self, active: Segment) -> None:
+        limit = active.log.size
+        position = active.floor(active.base_offset + (1 << 31) - 1)
+        active.log.size = position
+        active.next_offset = active.header_at_end(position, limit).base_offset if position else active.base_offset
+        scan_segment(active, position, limit, None, lambda row: active.extend_to(row.size, row.last_offset))
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -103,13 +133,16 @@ class SharedLog:
         """Follow the writer: a new one, a roll, a truncation, more batches."""
         self._check_usable()
         with self._lock:
-            if self._state is None:
-                if self.disk.changed_ns(self.folder) != self._changed_ns:  # a writer replaces files as it comes and goes
-                    self._load()
-            elif self._state.load(tail.GENERATION) != self._generation:
+            # A writer replaces files of the folder as it comes and goes.
+            if self._state is None and self.disk.changed_ns(self.folder) != self._changed_ns:
                 self._load()
-            if self._state is not None:
+            while self._state is not None:
+                if not self._still(self._generation):
+                    self._load()
+                    continue
                 self._segments.active.refresh_end(self._state.load(tail.HIGH_WATERMARK))
+                if self._still(self._generation):
+                    break
             return self._state
 
     @property

@@ -1,0 +1,100 @@
+"""Walk a segment that nobody vouches for: batch by batch, CRC and all, to where its good batches end.
+
+What follows the last good batch is reserved zeros or a torn tail, unless a good batch lies behind it: then it is
+damage, noted in `segment.damage`, and the walk goes on behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from eventcore import _kernels as kernels
+from eventcore.format.batch import HEADER_SIZE
+from eventcore.log.segment import Damage, Segment
+
+_ROWS = 8192
+_MAGIC_POSITION = 16
+_MAGIC = b"\x02"
+
+
+class BatchRow(NamedTuple):
+    """What the kernel's `scan` tells of one batch."""
+
+    position: int
+    size: int
+    base_offset: int
+    last_offset: int
+    max_timestamp: int
+    leader_epoch: int
+    producer_id: int
+    attributes: int
+
+
+def scan_segment(
+    segment: Segment, position: int, limit: int, next_base: int | None, take: Callable[[BatchRow], None]
+) -> None:
+    """Hand every good batch in `[position, limit)` to `take`, which moves the segment's end.
+
+    `next_base` is where the next segment begins, None for the last one: with a next segment even a bad tail is damage.
+    """
+    while True:
+        position = _scan_run(segment, position, limit, take)
+        if only_zeros(segment.log.view, position, limit):
+            return
+        resume = find_batch(segment.log.view, position, limit, segment.next_offset)
+        if resume is None and next_base is None:
+            return
+        end = limit if resume is None else resume[0]
+        next_offset = next_base if resume is None else resume[1]
+        assert next_offset is not None
+        segment.damage = (*segment.damage, Damage(position, end, segment.next_offset, next_offset))
+        segment.log.size, segment.next_offset = end, next_offset
+        position = end
+
+
+def _scan_run(segment: Segment, position: int, limit: int, take: Callable[[BatchRow], None]) -> int:
+    """Take good batches from `position` on; returns where they end."""
+    rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
+    while position < limit:
+        count, position, status = kernels.batch.scan(segment.log.view, position, limit, rows.data.cast("B"), True)
+        for fields in rows[:count].tolist():
+            row = BatchRow._make(fields)
+            if row.base_offset < segment.next_offset:
+                return row.position
+            take(row)
+        if status != kernels.batch.OK:
+            break
+    return position
+
+
+def find_batch(view: memoryview, start: int, end: int, min_offset: int) -> tuple[int, int] | None:
+    """The first whole, CRC-correct batch behind `start` that continues the log: (position, base offset).
+
+    The magic byte is what a batch cannot be without, so the search goes from one to the next.
+    """
+    data = view.obj
+    position = start + 1
+    while True:
+        at = data.find(_MAGIC, position + _MAGIC_POSITION, end)  # type: ignore[attr-defined]
+        if at < 0 or at - _MAGIC_POSITION + HEADER_SIZE > end:
+            return None
+        position = at - _MAGIC_POSITION
+        base_offset = int.from_bytes(view[position : position + 8], "big")
+        if min_offset <= base_offset < min_offset + (1 << 31) and _is_batch(view, position, end):
+            return position, base_offset
+        position += 1
+
+
+def only_zeros(view: memoryview, start: int, end: int) -> bool:
+    """Whether nothing was ever written in `[start, end)`."""
+    step = 1 << 20
+    return all(view[at : min(at + step, end)] == bytes(min(step, end - at)) for at in range(start, end, step))
+
+
+def _is_batch(view: memoryview, position: int, end: int) -> bool:
+    row = np.empty(kernels.batch.ROW_SIZE, dtype=np.int64)
+    count, _, _ = kernels.batch.scan(view, position, end, row.data.cast("B"), True)
+    return bool(count)
