@@ -32,7 +32,7 @@ LOG_ORDER = """
     reader
     batches
     local
-    segments
+    segments scan
     segment
     producers epochs
 """.strip().splitlines()

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "eventcore"
 FUNCTION_LINES = 60
 MODULE_LINES = 400
+TEST_MODULE_LINES = 600
+"""A test module may list many cases; it is read case by case."""
 LONGER: dict[str, int] = {}
 """What is longer than its limit, by `path` or `path:function`, with the lines it has."""
 
@@ -93,7 +95,7 @@ def too_long() -> dict[str, int]:
     found = {}
     for path in sources(".py", ".pyx", ".pxd"):
         lines = len(path.read_text(encoding="utf-8").splitlines())
-        if lines > MODULE_LINES:
+        if lines > (TEST_MODULE_LINES if path.is_relative_to(ROOT / "tests") else MODULE_LINES):
             found[name_of(path)] = lines
         found |= {f"{name_of(path)}:{name}": count for name, count in functions(path) if count > FUNCTION_LINES}
     return found

@@ -234,3 +234,17 @@ def test_ctrl_c_ends_a_wait(kernels: SimpleNamespace, state_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=20)[0] == ""
         assert process.returncode not in (0, None)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_ctrl_c_that_another_thread_took_ends_a_wait(kernels: SimpleNamespace, read_only: bool) -> None:
+    """The sleep itself is not interrupted then: whoever wakes has to ask."""
+    state: Any = bytearray(4096)
+    form = memoryview(state).toreadonly() if read_only else state
+    timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGINT])
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        timer.start()
+        kernels.tail.wait(form, 0, LONG_NS)
+    assert time.monotonic() - start < 15
+    timer.join()

@@ -1,4 +1,3 @@
-# cython: language_level=3, freethreading_compatible=True
 """Batch headers (Kafka RecordBatch v2, magic 2): read, write, walk from one to the next. Twin of `_pure.batch`.
 
 A mapped log may be written by another process while it is read here, so every field is loaded once, into a `Header`,
@@ -180,6 +179,7 @@ cdef void seal_batch(unsigned char* at, Py_ssize_t size, const Header* header) n
     store_be32(at + CRC_AT, <int32_t>crc32c_update(0, at + ATTRIBUTES_AT, size - ATTRIBUTES_AT))
     release_fence()
     store_be64(at + BASE_OFFSET_AT, header.base_offset)
+    release_fence()
     store_be32(at + LENGTH_AT, <int32_t>(size - PREFIX_BYTES))
 
 

@@ -1,4 +1,3 @@
-# cython: language_level=3, freethreading_compatible=True
 """CRC-32C (Castagnoli): the checksum of every Kafka v2 batch. Twin of `_pure.crc32c`.
 
 The kernels and the choice among them are in crc32c_impl.h; the choice is made once, when this module is imported.

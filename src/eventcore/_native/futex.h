@@ -2,7 +2,6 @@
 #ifndef EVENTCORE_FUTEX_H
 #define EVENTCORE_FUTEX_H
 
-#include <errno.h>
 #include <stdint.h>
 #include <time.h>
 #if defined(__linux__)
@@ -24,22 +23,21 @@ static inline int64_t monotonic_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Sleep while *word == seen, at most `timeout_ns`. Returns whether a signal handler may want to run. A NULL timeout of
- * the kernel's is never used: whoever sleeps looks again some day. */
-static inline int sleep_on(const uint32_t *word, uint32_t seen, int64_t timeout_ns) {
+/* Sleep while *word == seen, at most `timeout_ns`; a signal to this thread ends it early. A NULL timeout of the kernel's
+ * is never used: whoever sleeps looks again some day. */
+static inline void sleep_on(const uint32_t *word, uint32_t seen, int64_t timeout_ns) {
     struct timespec timeout;
 #if defined(__linux__)
     timeout.tv_sec = timeout_ns / 1000000000;
     timeout.tv_nsec = timeout_ns % 1000000000;
     /* Not FUTEX_PRIVATE: the word is found by its page of the file, so other processes' wake-ups arrive. */
-    return syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0) == -1 && errno == EINTR;
+    syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0);
 #else
     int64_t nap_ns = timeout_ns < 1000000 ? timeout_ns : 1000000;
-    if (load_ordered(word) != seen) return 0;
+    if (load_ordered(word) != seen) return;
     timeout.tv_sec = 0;
     timeout.tv_nsec = nap_ns;
     nanosleep(&timeout, NULL);
-    return 1;
 #endif
 }
 

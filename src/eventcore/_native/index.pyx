@@ -1,4 +1,3 @@
-# cython: language_level=3, freethreading_compatible=True
 """Search in the sorted big-endian entries of offset and time indexes. Twin of `_pure.index`.
 
 The search has no branch that depends on the data: halving `size` always takes log2(count) steps, and the comparison

@@ -1,4 +1,3 @@
-# cython: language_level=3, freethreading_compatible=True
 """The end of a log in shared memory: publish it, read it, wait for it to move. Twin of `_pure.tail`.
 
 Why no wake-up is lost. All accesses to SIGNAL and WAITERS are sequentially consistent, so they have one order.
@@ -34,7 +33,7 @@ cdef extern from "futex.h" nogil:
     void store_ordered(uint32_t* word, uint32_t value)
     void add_ordered(uint32_t* word)
     int64_t monotonic_ns()
-    bint sleep_on(const uint32_t* word, uint32_t seen, int64_t timeout_ns)
+    void sleep_on(const uint32_t* word, uint32_t seen, int64_t timeout_ns)
     void wake_all(uint32_t* word)
 
 __all__ = [
@@ -166,27 +165,26 @@ def signal(object state):
     return value
 
 
-cdef bint sleep_once(const Py_buffer* view, uint32_t seen, int64_t left_ns) noexcept nogil:
-    # Returns whether a signal handler may want to run. Who may not write cannot raise the flag, and looks more often.
+cdef void sleep_once(const Py_buffer* view, uint32_t seen, int64_t left_ns) noexcept nogil:
+    # Who may not write cannot raise the flag, and looks more often.
     if view.readonly:
-        return sleep_on(half_at(view, SIGNAL_AT), seen, min(left_ns, LONGEST_UNFLAGGED_SLEEP_NS))
+        sleep_on(half_at(view, SIGNAL_AT), seen, min(left_ns, LONGEST_UNFLAGGED_SLEEP_NS))
+        return
     store_ordered(half_at(view, WAITERS_AT), 1)
-    if load_ordered(half_at(view, SIGNAL_AT)) != seen:
-        return False
-    return sleep_on(half_at(view, SIGNAL_AT), seen, min(left_ns, LONGEST_SLEEP_NS))
+    if load_ordered(half_at(view, SIGNAL_AT)) == seen:
+        sleep_on(half_at(view, SIGNAL_AT), seen, min(left_ns, LONGEST_SLEEP_NS))
 
 
 cdef bint sleep_until_signal(const Py_buffer* view, int64_t seen, int64_t timeout_ns) except -1:
     cdef int64_t left_ns = timeout_ns, start_ns = monotonic_ns()
-    cdef bint interrupted = False
     while load_ordered(half_at(view, SIGNAL_AT)) == seen:
         if left_ns <= 0:
             return False
         with nogil:
-            interrupted = sleep_once(view, <uint32_t>seen, left_ns)
+            sleep_once(view, <uint32_t>seen, left_ns)
             left_ns = timeout_ns - (monotonic_ns() - start_ns)
-        if interrupted:
-            PyErr_CheckSignals()
+        # After every sleep, not only an interrupted one: Ctrl-C may have come just before it, or to another thread.
+        PyErr_CheckSignals()
     return True
 
 

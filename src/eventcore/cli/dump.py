@@ -12,7 +12,6 @@ import eventcore as ec
 from eventcore.cli.failures import CommandFailed, fail
 from eventcore.cli.options import Json, open_folder
 from eventcore.cli.output import json_bytes, plain_bytes, plain_text, write, write_json, write_records
-from eventcore.log.batches import BatchEntry, walk_batches
 
 
 def dump(
@@ -36,20 +35,20 @@ def dump(
     return fail(f"the CRC of {invalid} batch(es) does not hold; run `eventcore verify {path}`") if invalid else 0
 
 
-def _batches(partition: ec.Partition, path: Path | None, as_json: bool) -> Iterator[BatchEntry]:
+def _batches(partition: ec.Partition, path: Path | None, as_json: bool) -> Iterator[ec.BatchEntry]:
     """The batches, with the line that names the file before the first of each."""
     segments = partition.segments
     if path is not None and path not in [segment.log.path for segment in segments]:
         raise CommandFailed(f"{path} is no segment of {partition.path}; its name must be 20 digits and .log")
     named = None
-    for batch in walk_batches(segments, path):
+    for batch in partition.batches(path):
         if batch.path != named and not as_json:
             named = batch.path
             write(f"Dumping {plain_text(str(named))}\nLog starting offset: {int(named.stem)}\n")
         yield batch
 
 
-def _kafka_fields(batch: BatchEntry) -> dict[str, object]:
+def _kafka_fields(batch: ec.BatchEntry) -> dict[str, object]:
     """The batch under the names that Kafka's tool prints, in its order."""
     return {
         "baseOffset": batch.base_offset,
@@ -79,7 +78,7 @@ def _text(name: str, value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _write_batch(batch: BatchEntry, as_json: bool) -> None:
+def _write_batch(batch: ec.BatchEntry, as_json: bool) -> None:
     fields = _kafka_fields(batch)
     if as_json:
         write_json({"path": str(batch.path), **fields, **({"endTxnMarker": batch.marker} if batch.is_control else {})})
@@ -88,7 +87,7 @@ def _write_batch(batch: BatchEntry, as_json: bool) -> None:
     write(line + (f" endTxnMarker: {batch.marker}" if batch.marker else "") + "\n")
 
 
-def _write_records(partition: ec.Partition, batch: BatchEntry, as_json: bool) -> None:
+def _write_records(partition: ec.Partition, batch: ec.BatchEntry, as_json: bool) -> None:
     sequence = batch.base_sequence
 
     def number(record: ec.Record) -> int:

@@ -299,9 +299,11 @@ class Partition:
             slices,
         )
 
-    def batches(self) -> Iterator[BatchEntry]:
-        """Every batch as it stands on disk, markers and wrong CRCs included: what a dump shows."""
-        return walk_batches(self._log.segments)
+    def batches(self, path: Path | None = None) -> Iterator[BatchEntry]:
+        """Every batch as it stands on disk, markers and wrong CRCs included: what a dump shows. With `path`, only
+        those of that `.log` file.
+        """
+        return walk_batches(self._log.segments, path)
 
     def offset_for_time(self, timestamp: Time) -> int | None:
         """The offset of the first record at or after `timestamp` (rule D7); None if there is none."""

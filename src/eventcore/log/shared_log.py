@@ -110,6 +110,7 @@ class SharedLog:
         point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
         if point.closed_as(active.base_offset, active.log.size):
             active.walk_end()
+            self.report = RecoveryReport(clean=True)
         else:
             self._scan_end(active)
         self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
@@ -122,6 +123,8 @@ class SharedLog:
         active.log.size = position
         active.next_offset = active.header_at_end(position, limit).base_offset if position else active.base_offset
         scan_segment(active, position, limit, None, lambda row: active.extend_to(row.size, row.last_offset))
+        damage = [(str(active.log.path), damaged) for damaged in active.damage]
+        self.report = RecoveryReport(False, 1, limit - position, 0, damage)
 
     def _check_usable(self) -> None:
         if self._closed:
