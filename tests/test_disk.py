@@ -459,6 +459,13 @@ def test_a_reader_that_just_looks_does_not_refuse_the_writer(disk: Disk, path: P
     thread.join()
 
 
+def test_readers_that_look_at_the_same_time_do_not_see_each_other(disk: Disk, path: Path) -> None:
+    path.touch()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not disk.locked(path)
+
+
 def test_the_holders_text_is_cut_and_never_trusted(disk: Disk, path: Path) -> None:
     fd = disk.lock(path, "x" * 10_000)
     with pytest.raises(LogLocked) as caught:

@@ -115,7 +115,27 @@ def test_sampled_flips_through_the_public_api(image: bytearray, tmp_path: Path) 
         log.write_bytes(image)
         image[byte] ^= 1 << byte % 8
         with ec.open_partition(folder, "r") as p:
-            seen = list(p)
+            seen, error = read_until_damage(p)
             if names[byte] in ("covered", "crc", "length", "magic"):
                 assert seen == good[: len(seen)]
                 assert len(seen) < len(good)
+                if error is not None:
+                    assert (error.path, error.position) == (str(log), byte_of_batch(image, byte))
+                for damage in p.segments.active.damage:
+                    assert list(p.read(damage.next_offset)) == good[damage.next_offset :]
+
+
+def read_until_damage(p: ec.Partition) -> tuple[list[ec.Record], ec.StorageError | None]:
+    seen: list[ec.Record] = []
+    try:
+        for record in p:
+            seen.append(record)  # what came before the error counts
+    except ec.StorageError as error:
+        return seen, error
+    return seen, None
+
+
+def byte_of_batch(image: bytearray, byte: int) -> int:
+    """Where the batch that holds `byte` begins."""
+    _, _, _, rows = rows_of(image, SIZE)
+    return max(position for position in rows[:, 0].tolist() if position <= byte)

@@ -140,6 +140,7 @@ def rewritten(path: Path, data: bytes) -> Path:
         b"0\n0\n0 0\n",
         b"0\n-1\n",
         b"0\n1\n0 0",
+        b"0\n1\n0 0\n1",
         b"0\n1\n0 0\n\n",
         b"0\n1\n\n",
         b"0\n1\n0\n",

@@ -338,6 +338,10 @@ def zstd_rle_bomb(blocks: int) -> bytes:
     return header + block * (blocks - 1) + last
 
 
+def test_zstd_blocks_of_one_byte_repeated() -> None:
+    assert decompress(ZSTD, zstd_rle_bomb(2), LIMIT) == b"a" * (256 << 10)
+
+
 def gzip_bomb(size: int) -> bytes:
     """gzip's best is 1 : 1032, so the bomb is one block of distance-1 matches, 1 MiB for a KiB."""
     return gzip.compress(bytes(size), 9)
@@ -352,6 +356,19 @@ def snappy_claim(size: int) -> bytes:
     return bytes([*head, size, 0xFE, 0x01, 0x00]) + bytes(100)
 
 
+def xerial(*blocks: bytes) -> bytes:
+    return compression.XERIAL_HEADER + b"".join(len(block).to_bytes(4, "big") + block for block in blocks)
+
+
+def zeros(size: int) -> bytes:
+    return bytes(cramjam.snappy.compress_raw(bytes(size)))
+
+
+def test_a_snappy_block_that_claims_more_than_any_can_hold_is_not_tried() -> None:
+    with pytest.raises(CorruptRecord, match=f"claims to hold {LIMIT}"):
+        decompress(SNAPPY, snappy_claim(LIMIT), LIMIT)
+
+
 GIB = 1 << 30
 BOMBS = {
     "zstd 32 KiB holding 1 GiB": (ZSTD, zstd_rle_bomb(8192)),
@@ -359,10 +376,9 @@ BOMBS = {
     "gzip members": (GZIP, gzip_bomb(1 << 20) * 1000),
     "snappy claiming 1 GiB": (SNAPPY, snappy_claim(GIB)),
     "snappy claiming 1 MiB": (SNAPPY, snappy_claim(LIMIT)),
-    "xerial blocks claiming 1 MiB each": (
-        SNAPPY,
-        compression.XERIAL_HEADER + (len(snappy_claim(LIMIT)).to_bytes(4, "big") + snappy_claim(LIMIT)) * 1000,
-    ),
+    "xerial blocks claiming 1 MiB each": (SNAPPY, xerial(*[snappy_claim(LIMIT)] * 1000)),
+    "xerial blocks of 1 MiB each": (SNAPPY, xerial(*[zeros(LIMIT)] * 10)),
+    "xerial blocks of nothing": (SNAPPY, xerial(*[zeros(0)] * 100_000) + b"\0"),
     "xerial block of 4 GiB": (SNAPPY, compression.XERIAL_HEADER + b"\xff\xff\xff\xff" + bytes(100)),
     "lz4 blocks full of one byte": (
         LZ4,

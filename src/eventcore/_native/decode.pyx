@@ -35,7 +35,9 @@ cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*)
 
 cdef extern from "record.h":
-    object make_record(PyTypeObject*, PyObject* offset, PyObject* timestamp, PyObject* key, PyObject* value, PyObject* headers)
+    object make_record(
+        PyTypeObject*, PyObject* offset, PyObject* timestamp, PyObject* key, PyObject* value, PyObject* headers
+    )
 
 __all__ = ["check_records", "decode_columns", "decode_records", "read_columns", "read_records"]
 

@@ -158,7 +158,9 @@ cdef int find_in_arrays(const Py_buffer* view, Py_ssize_t count, const Py_buffer
         raise ValueError(f"{rows} offsets but room for {out.len // 8} positions")
     check_count(view, count, OFFSET_ENTRY)
     if rows < UNLOCK_TARGETS:
-        find_all(<const unsigned char*>view.buf, count, <const unsigned char*>targets.buf, <unsigned char*>out.buf, rows)
+        find_all(
+            <const unsigned char*>view.buf, count, <const unsigned char*>targets.buf, <unsigned char*>out.buf, rows
+        )
     else:
         with nogil:
             find_all(

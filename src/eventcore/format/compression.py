@@ -136,10 +136,7 @@ def _gzip_chunks(data: memoryview) -> Iterator[bytes]:
                 member = zlib.decompressobj(_GZIP_WBITS)
             yield member.decompress(rest, _CHUNK)
             rest = member.unused_data if member.eof else member.unconsumed_tail
-    # Output that did not fit into the last chunk may be left although all input was taken.
-    while not member.eof and (chunk := member.decompress(b"", _CHUNK)):
-        yield chunk
-    if not member.eof:
+    if not member.eof:  # all output comes before the member's last bytes, so none is left behind
         raise _Malformed("the stream is cut off")
 
 
@@ -188,13 +185,22 @@ def _snappy_compress(data: memoryview) -> bytes:
 
 
 def _read_snappy(data: memoryview, limit: int) -> Buffer:
-    """Framed as Kafka's clients do, or one raw block as some others do."""
-    if data[: len(_XERIAL_MAGIC)] == _XERIAL_MAGIC:
-        return _joined(_xerial_chunks(data, limit), limit)
-    return _snappy_block(data, limit)
+    total = sum(size for _, size in _snappy_blocks(data))
+    if total > limit:
+        raise _Malformed(f"there are more than {limit} bytes")
+    out = memoryview(bytearray(total))
+    start = 0
+    for block, size in _snappy_blocks(data):
+        _cramjam().snappy.decompress_raw_into(block, out[start : start + size])
+        start += size
+    return out
 
 
-def _xerial_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
+def _snappy_blocks(data: memoryview) -> Iterator[tuple[memoryview, int]]:
+    """Each block and the size of what it holds: framed as Kafka's clients do, or one raw block as some others do."""
+    if data[: len(_XERIAL_MAGIC)] != _XERIAL_MAGIC:
+        yield data, _snappy_size(data)
+        return
     position = len(XERIAL_HEADER)
     if len(data) < position:
         raise _Malformed("the header is cut off")
@@ -203,20 +209,15 @@ def _xerial_chunks(data: memoryview, limit: int) -> Iterator[bytes]:
         position += 4
         if position > len(data) or size > len(data) - position:
             raise _Malformed(f"a block of {size} bytes is cut off")
-        chunk = _snappy_block(data[position : position + size], limit)
-        limit -= len(chunk)
-        yield chunk
+        yield (block := data[position : position + size]), _snappy_size(block)
         position += size
 
 
-def _snappy_block(block: memoryview, limit: int) -> bytes:
-    snappy = _cramjam().snappy
-    size = snappy.decompress_raw_len(block)
-    if size > limit:
-        raise _Malformed(f"there are more than {limit} bytes")
+def _snappy_size(block: memoryview) -> int:
+    size: int = _cramjam().snappy.decompress_raw_len(block)
     if size > len(block) * _SNAPPY_RATIO_MAX:
         raise _Malformed(f"a block of {len(block)} bytes claims to hold {size}")
-    return bytes(snappy.decompress_raw(block))
+    return size
 
 
 def _lz4_compress(data: memoryview, level: int) -> bytes:
