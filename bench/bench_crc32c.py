@@ -1,8 +1,9 @@
 """CRC-32C from Python, by size: native, its kernels, pure, and google-crc32c as the peer.
 
 `python -m bench.bench_crc32c` prints the ratios against their goals; `pytest bench/bench_crc32c.py --benchmark-enable
---benchmark-group-by=group` gives every figure, with `--benchmark-disable` a check of the results alone. Aims, each against the same run: native >= 1.6 x google-crc32c from 4 KiB to 1 MiB and no slower at
-64 B, native >= 50 x pure from 4 KiB on.
+--benchmark-group-by=group` gives every figure, with `--benchmark-disable` a check of the results alone. Aims,
+each against the same run: native >= 1.6 x google-crc32c from 4 KiB to 1 MiB and no slower at 64 B, native >= 50 x pure
+from 4 KiB on.
 """
 
 from __future__ import annotations
