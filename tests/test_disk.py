@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import stat
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from typing import Any
 import pytest
 
 from eventcore.disk import Disk
-from eventcore.errors import CorruptFile, DiskFull, LogLocked, NotALog, StorageError
+from eventcore.errors import CorruptFile, DiskFull, NotALog, StorageError
 
 
 @pytest.fixture
@@ -394,109 +390,3 @@ def test_every_failure_is_typed_and_names_the_place(
 def test_a_device_that_is_full_is_no_log(disk: Disk) -> None:
     with pytest.raises(NotALog, match="no regular file"):
         disk.open(Path("/dev/full"), write=True)
-
-
-# --- the writer lock --------------------------------------------------------------------------------------------------
-
-
-def test_the_lock_is_held_until_its_descriptor_is_closed(disk: Disk, path: Path) -> None:
-    assert not disk.locked(path)
-    assert not path.exists()
-    fd = disk.lock(path, "process 17")
-    assert disk.locked(path)
-    for _ in range(2):
-        with pytest.raises(LogLocked, match="written by process 17") as caught:
-            disk.lock(path, "process 18")
-    assert caught.value.retriable
-    assert caught.value.path == str(path.parent)
-    disk.close(fd)
-    assert not disk.locked(path)
-    disk.close(disk.lock(path, "process 18"))
-    assert path.read_bytes() == b"process 18"
-
-
-def test_the_lock_outlives_other_descriptors_of_its_file(disk: Disk, path: Path) -> None:
-    """A POSIX lock would be lost here."""
-    fd = disk.lock(path, "us")
-    disk.close(disk.open(path, write=True))
-    path.read_bytes()
-    assert disk.locked(path)
-    with pytest.raises(LogLocked):
-        disk.lock(path, "them")
-    disk.close(fd)
-
-
-def test_the_lock_excludes_another_process_and_dies_with_it(disk: Disk, path: Path) -> None:
-    program = "import sys; from pathlib import Path; from eventcore.disk import Disk; d = Disk(); "
-    program += "d.lock(Path(sys.argv[1]), 'the other process'); print('locked', flush=True); sys.stdin.read()"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"locked\n"
-        assert disk.locked(path)
-        with pytest.raises(LogLocked, match="the other process"):
-            disk.lock(path, "us")
-        other.kill()
-    disk.close(disk.lock(path, "us"))
-
-
-def test_a_reader_that_just_looks_does_not_refuse_the_writer(disk: Disk, path: Path) -> None:
-    path.touch()
-    held = threading.Event()
-
-    def look() -> None:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            held.set()
-            time.sleep(0.004)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    held.wait()
-    disk.close(disk.lock(path, "us"))
-    thread.join()
-
-
-def test_readers_that_look_at_the_same_time_do_not_see_each_other(disk: Disk, path: Path) -> None:
-    path.touch()
-    with path.open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
-        assert not disk.locked(path)
-
-
-def test_the_holders_text_is_cut_and_never_trusted(disk: Disk, path: Path) -> None:
-    fd = disk.lock(path, "x" * 10_000)
-    with pytest.raises(LogLocked) as caught:
-        disk.lock(path, "us")
-    assert 200 <= len(str(caught.value)) < 600
-    path.write_bytes(b"\xff\xfe\0\n")
-    with pytest.raises(LogLocked, match="written by"):
-        disk.lock(path, "us")
-    path.write_bytes(b"")
-    with pytest.raises(LogLocked, match="another process"):
-        disk.lock(path, "us")
-    disk.close(fd)
-
-
-def test_a_full_disk_can_be_locked(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path.touch()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", failing(errno.ENOSPC))
-        fd = disk.lock(path, "us")
-    assert disk.locked(path)
-    disk.close(fd)
-
-
-def test_a_lock_that_cannot_be_tried_is_not_said_to_be_held(
-    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path.touch()
-    before = len(os.listdir("/dev/fd"))
-    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
-    for call in (lambda: disk.lock(path, "us"), lambda: disk.locked(path)):
-        with pytest.raises(StorageError, match="cannot lock") as caught:
-            call()
-        assert not isinstance(caught.value, LogLocked)
-    assert len(os.listdir("/dev/fd")) == before

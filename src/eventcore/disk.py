@@ -90,6 +90,11 @@ class Disk:
         """Whether `path` is a folder."""
         return path.is_dir()
 
+    def entries(self, folder: Path) -> set[str]:
+        """Names of everything in a folder."""
+        with _typed(folder, "list the folder"):
+            return set(os.listdir(folder))
+
     def changed_ns(self, folder: Path) -> int:
         """When a name was last added to or removed from the folder; only good for "the same as before"."""
         with _typed(folder, "look at the folder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,38 @@ def test_what_a_crash_leaves_lying_about_is_removed(tmp_path: Path, left_over: s
     with ec.open_partition(folder, config=CONFIG) as p:
         assert values_of(p) == values
     assert not (folder / left_over).exists()
+
+
+def other_version(magic: int, offset: int) -> bytes:
+    """A whole message of magic 0 or 1 with its IEEE CRC, or a batch of a magic to come."""
+    stamp = (5).to_bytes(8, "big") if magic == 1 else b""
+    body = bytes([magic, 0]) + stamp + b"\xff\xff\xff\xff" + (3).to_bytes(4, "big") + b"old"
+    body = zlib.crc32(body).to_bytes(4, "big") + body
+    return offset.to_bytes(8, "big") + len(body).to_bytes(4, "big") + body
+
+
+@pytest.mark.parametrize("magic", [0, 1, 3, 127])
+@pytest.mark.parametrize("alone", [True, False])
+def test_another_format_version_is_refused_and_left_as_it_is(tmp_path: Path, magic: int, alone: bool) -> None:
+    folder = tmp_path / "events-0"
+    values, _ = build(folder, batches=2)
+    log = unclean(folder)
+    log.write_bytes(other_version(magic, 0) if alone else log.read_bytes() + other_version(magic, len(values)))
+    before = log.read_bytes()
+    for mode in ("rw", "r"):
+        with pytest.raises(ec.UnsupportedFormat, match=f"magic {magic}") as caught:
+            ec.open_partition(folder, mode, config=CONFIG)  # type: ignore[arg-type]
+        assert caught.value.path == str(log)
+        assert log.read_bytes() == before
+
+
+@pytest.mark.parametrize("holds", ["meta.properties", "notes.txt", "subfolder"])
+def test_a_foreign_folder_is_refused_and_nothing_is_created_in_it(tmp_path: Path, holds: str) -> None:
+    folder = tmp_path / "home"
+    (folder / holds).mkdir(parents=True)
+    with pytest.raises(ec.NotALog, match="give the folder of one partition"):
+        ec.open_partition(folder)
+    assert [path.name for path in folder.iterdir()] == [holds]
 
 
 def test_foreign_files_and_folders_are_left_alone(tmp_path: Path) -> None:

@@ -31,15 +31,17 @@ from eventcore.errors import (
     ClosedError,
     EventCoreError,
     FencedLeaderEpoch,
+    NotALog,
     OffsetMismatch,
     OffsetOutOfRange,
     StorageError,
     StorageFenced,
 )
-from eventcore.files import recovery_point
+from eventcore.files import names, recovery_point
 from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
+from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.epochs import EpochCache
 from eventcore.log.flusher import Flusher
 from eventcore.log.ingest import Ingest
@@ -52,6 +54,7 @@ from eventcore.log.writer import NO_PRODUCER, BatchWriter, Columns, Producer
 from eventcore.types import BatchInfo
 
 LOCK_NAME = "eventcore.lock"
+_OWN_NAMES = {LOCK_NAME, STATE_NAME, recovery_point.NAME, EPOCHS_NAME, "partition.metadata"}
 FSYNC_MODES = ("always", "interval", "never")
 
 
@@ -69,12 +72,25 @@ class PartitionLog:
         self._sync_lock = threading.Lock()
         self._failure: EventCoreError | None = None
         self._subscribers: list[Callable[[], None]] = []
+        self._refuse_foreign_folder()
         self._lock_fd = disk.lock(folder / LOCK_NAME, f"process {self._pid}")
         try:
             self._open()
         except BaseException:
             disk.close(self._lock_fd)
             raise
+
+    def _refuse_foreign_folder(self) -> None:
+        """A folder with things in it, none of them a log's, was probably not meant."""
+        found = self.disk.entries(self.folder)
+        ours = [name for name in found if name in _OWN_NAMES or names.parse_file_name(name)]
+        if found and not ours:
+            kind = "a whole log directory" if "meta.properties" in found else "something else"
+            raise NotALog(
+                f"the folder holds {kind}: {', '.join(sorted(found)[:3])}",
+                path=self.folder,
+                hint="give the folder of one partition, an empty folder, or a new name",
+            )
 
     def _open(self) -> None:
         self.state = StateFile(self.disk, self.folder / STATE_NAME, create=True)

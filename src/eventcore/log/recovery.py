@@ -20,10 +20,11 @@ from pathlib import Path
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
+from eventcore.errors import UnsupportedFormat
 from eventcore.files import names
 from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.log.epochs import EpochCache
-from eventcore.log.scan import BatchRow, only_zeros, scan_segment
+from eventcore.log.scan import BatchRow, only_zeros, refuse_other_version, scan_segment
 from eventcore.log.segment import Damage, Segment
 from eventcore.log.segments import SegmentList
 
@@ -110,8 +111,14 @@ class Recovery:
         segment.created_ms = self._clock.now_ms()
         file_size = segment.log.size
         limit = self._disk.data_end(segment.log.fd, file_size)
-        segment.reset_indexes()
-        scan_segment(segment, 0, limit, next_base, self._take(segment))
+        try:
+            refuse_other_version(segment, 0, limit)
+            segment.reset_indexes()
+            scan_segment(segment, 0, limit, next_base, self._take(segment))
+        except UnsupportedFormat:
+            segment.log.trim(file_size)
+            segment.close()
+            raise
         self.report.scanned_segments += 1
         self.report.scanned_bytes += limit
         self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]

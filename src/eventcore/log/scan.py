@@ -6,18 +6,24 @@ damage, noted in `segment.damage`, and the walk goes on behind it.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from eventcore import _kernels as kernels
+from eventcore.errors import UnsupportedFormat
 from eventcore.format.batch import HEADER_SIZE
 from eventcore.log.segment import Damage, Segment
 
 _ROWS = 8192
 _MAGIC_POSITION = 16
 _MAGIC = b"\x02"
+_PREFIX = struct.Struct(">qiIb")
+_LEAST_LENGTH = 14
+"""Of the oldest format: CRC, magic, attributes, and the lengths of key and value."""
 
 
 class BatchRow(NamedTuple):
@@ -42,6 +48,7 @@ def scan_segment(
     """
     while True:
         position = _scan_run(segment, position, limit, take)
+        refuse_other_version(segment, position, limit)
         if only_zeros(segment.log.view, position, limit):
             return
         resume = find_batch(segment.log.view, position, limit, segment.next_offset)
@@ -68,6 +75,29 @@ def _scan_run(segment: Segment, position: int, limit: int, take: Callable[[Batch
         if status != kernels.batch.OK:
             break
     return position
+
+
+def refuse_other_version(segment: Segment, position: int, limit: int) -> None:
+    """Raise UnsupportedFormat if a whole batch of another magic continues the log here: it is no torn tail.
+
+    Kafka's old messages (magic 0 and 1) have the same first 12 bytes, then an IEEE CRC-32 over what follows it. Of a
+    future magic only the first 17 bytes are known: its offset must continue the log and its length fit.
+    """
+    view = segment.log.view
+    if limit - position <= _MAGIC_POSITION:
+        return
+    base_offset, length, crc, magic = _PREFIX.unpack_from(view, position)
+    end = position + 12 + length
+    if magic == kernels.batch.MAGIC or length < _LEAST_LENGTH or end > limit:
+        return
+    if magic in (0, 1):
+        whole = zlib.crc32(view[position + _MAGIC_POSITION : end]) == crc
+    else:
+        whole = magic > kernels.batch.MAGIC and 0 <= base_offset - segment.next_offset < 1 << 31
+    if whole:
+        raise UnsupportedFormat(
+            f"a batch of magic {magic}", path=segment.log.path, position=position, offset=base_offset
+        )
 
 
 def find_batch(view: memoryview, start: int, end: int, min_offset: int) -> tuple[int, int] | None:
