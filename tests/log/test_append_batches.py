@@ -10,6 +10,7 @@ import pytest
 
 import eventcore as ec
 from eventcore import _kernels as kernels
+from eventcore.disk import Disk
 from eventcore.format import compression, control
 
 from .conftest import NOW, FakeClock, Open
@@ -303,3 +304,28 @@ def test_a_plain_batch_inside_an_open_transaction_is_refused(open_log: Open) -> 
 def test_an_unknown_origin_is_refused(open_log: Open) -> None:
     with pytest.raises(ec.UsageError, match="origin"):
         open_log().append_batches(GOOD, "broker")  # type: ignore[arg-type]
+
+
+class TracingDisk(Disk):
+    """Notes the names of the files that were made durable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: list[str] = []
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        self.synced.append(self._path(fd).name)
+
+
+@pytest.mark.parametrize("change", ["roll", "truncate"])
+def test_aborted_transactions_are_durable_before_the_log_relies_on_it(folder: Path, change: str) -> None:
+    disk = TracingDisk()
+    with ec.open_partition(folder, fsync="never", disk=disk) as p:
+        transactions(p)
+        disk.synced.clear()
+        if change == "roll":
+            p.roll()
+        else:
+            p.truncate(5)
+        assert f"{0:020d}.txnindex" in disk.synced

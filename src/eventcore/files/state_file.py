@@ -30,8 +30,9 @@ class StateFile:
         view = self._file.view
         if create:
             self._file.reserve(tail.STATE_SIZE)
-            view[:8] = MAGIC
+            tail.store(view, tail.GENERATION, tail.load(view, tail.GENERATION) | 1)  # until `changing` has ended
             view[8:12] = VERSION.to_bytes(4, "big")
+            view[:8] = MAGIC
         elif len(view) < tail.STATE_SIZE or view[:8] != MAGIC or int.from_bytes(view[8:12], "big") != VERSION:
             self._file.close()
             raise UnsupportedFormat("no state file of this version", path=path)

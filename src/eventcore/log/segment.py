@@ -232,6 +232,7 @@ class Segment:
         self.log.trim(self.log.size)
         self.offset_index.file.sync()
         self.time_index.file.sync()
+        self.txn_index.sync()
         self.active = False
 
     def reset_indexes(self) -> None:
@@ -257,6 +258,7 @@ class Segment:
         self.log.size = position
         self.log.zero(position, end)
         self.log.sync()
+        self.txn_index.sync()
         self.damage = tuple(damage for damage in self.damage if damage.position < position)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self._unindexed = 0

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import ClosedError, NotALog, StorageError
+from eventcore.errors import ClosedError, NotALog, StorageError, UnsupportedFormat
 from eventcore.files import recovery_point
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
@@ -28,6 +29,7 @@ from eventcore.log.segments import SegmentList
 
 _POLL_S = 0.5
 _SETTLE_S = 0.001
+_PATIENCE = 500
 
 
 class SharedLog:
@@ -96,13 +98,18 @@ class SharedLog:
             segments[-1].log.size = 0
 
     def _live_state(self) -> StateFile | None:
+        """The state page of a living writer. One that is just opening the folder is given time to make it."""
         path = self.folder / STATE_NAME
-        if not self.disk.exists(path) or not self.disk.locked(self.folder / LOCK_NAME):
-            return None
-        try:
-            return StateFile(self.disk, path, create=False, write=os.access(path, os.W_OK))
-        except StorageError:
-            return None
+        for _ in range(_PATIENCE):
+            if not self.disk.locked(self.folder / LOCK_NAME):
+                return None
+            try:
+                if self.disk.exists(path):
+                    return StateFile(self.disk, path, create=False, write=os.access(path, os.W_OK))
+            except UnsupportedFormat:
+                pass  # not yet written
+            time.sleep(_SETTLE_S)
+        return None
 
     def _find_end(self) -> None:
         """Without a writer: after a clean close believe the file, else read on from its last index entry."""
