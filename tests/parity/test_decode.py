@@ -212,6 +212,28 @@ def test_the_log_must_end_where_it_is_said_to(kernels: SimpleNamespace) -> None:
         assert caught.value.position == len(SMALL)
 
 
+@pytest.mark.parametrize("delta", [1, 8191, INT32_MAX])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_timestamp_that_leaves_64_bits(kernels: SimpleNamespace, delta: int, sign: int) -> None:
+    edge = INT64_MAX if sign > 0 else INT64_MIN
+    good = batch(record(0, sign * delta), 1, base_timestamp=edge - sign * delta)
+    bad = batch(record(0) + record(1, sign * delta), 2, base_timestamp=edge)
+    assert read(kernels, good)[0][0].timestamp == edge
+    assert read_columns(kernels, good, *EVERY, 1)[1][0][1] == edge
+    for function in (read, lambda *a: read_columns(*a, *EVERY, 9)):
+        with pytest.raises(CorruptRecord) as caught:
+            function(kernels, bad)
+        assert caught.value.position == 61 + len(record(0))
+
+
+def test_offsets_beyond_64_bits_are_not_wanted(kernels: SimpleNamespace) -> None:
+    """No header that `read_header` lets through has them; who makes fields up gets an answer all the same."""
+    fields, area = area_of(kernels, SMALL)
+    fields = (INT64_MAX - 1, *fields[1:])
+    assert kernels.decode.decode_columns(area, fields, *EVERY, columns(3), 0, 0) == 1
+    assert len(kernels.decode.decode_records(area, fields, *EVERY)) == 1
+
+
 WHOLE = record(0)
 BROKEN = {
     "record length negative": varint(-1) + WHOLE[1:],
@@ -228,6 +250,7 @@ BROKEN = {
     "key length -2": varint(10) + b"\0\0\0" + varint(-2) + bytes(6),
     "key length least": varint(14) + b"\0\0\0" + varint(INT32_MIN) + bytes(6),
     "value longer than the record": varint(10) + b"\0\0\0\1" + varint(50) + bytes(5),
+    "value length -2": varint(6) + b"\0\0\0\1" + varint(-2) + b"\0",
     "header count negative": varint(6) + b"\0\0\0\1\1" + varint(-1),
     "header count beyond the record": varint(6) + b"\0\0\0\1\1" + varint(1),
     "header count huge": varint(12) + b"\0\0\0\1\1" + varint(INT32_MAX) + b"\0\0",
@@ -324,6 +347,24 @@ def test_twins_agree_on_counts_that_are_not_so(pair: Pair) -> None:
         for last in range(6):
             data = batch(b"".join(RECORDS), count, last_offset_delta=last)
             assert everything(pair[0], data) == everything(pair[1], data)
+
+
+SIZES = [None, b"", b"k", bytes(62), bytes(63), bytes(64), bytes(8191), bytes(8192)]
+"""Parts whose lengths take one, two and three bytes: native reads records of short numbers on a path of their own."""
+
+
+@pytest.mark.parametrize("key", SIZES, ids=lambda key: "null" if key is None else str(len(key)))
+def test_columns_agree_with_records_whatever_the_sizes(kernels: SimpleNamespace, key: bytes | None) -> None:
+    rows = [(0, 0, b"k", b"v"), (1, 8191, key, None), (63, -1, key, b"v"), (64, 63, b"", key), (8191, 64, key, key)]
+    rows += [(8192, 8192, b"k", b"v"), (8193, INT32_MAX, None, None), (8194, -8192, key, b""), (INT32_MAX, 0, b"", key)]
+    for count in range(len(rows) + 1):  # each is the last once: it ends where the buffer does
+        last = rows[count - 1][0] if count else 0
+        data = batch(b"".join(record(*row) for row in rows[:count]), count, last_offset_delta=last)
+        expected = [Record(100 + delta, NOW + time, *parts, ()) for delta, time, *parts in rows[:count]]
+        assert cells(read_columns(kernels, data, *EVERY, count)[1], data) == read(kernels, data)[0] == expected
+        assert cells(read_columns(kernels, data, 101, 8292, count)[1], data) == [
+            item for item in expected if 101 <= item.offset < 8292
+        ]
 
 
 VALUES = [0, -1, 1, 63, 64, -64, -65, 8191, 8192, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, INT32_MAX + 1]

@@ -77,6 +77,17 @@ static inline unsigned char *put_varint(unsigned char *at, uint64_t value) {
     return at;
 }
 
+/* A varint of one or two bytes, at most two of which are looked at. False, and nothing moved, if it is longer. */
+static inline int take_short(const unsigned char **at, int64_t *out) {
+    uint64_t first = (*at)[0], second;
+    if (first < 0x80) { *out = unzigzag(first); *at += 1; return 1; }
+    second = (*at)[1];
+    if (second >= 0x80) return 0;
+    *out = unzigzag((first & 0x7F) | second << 7);
+    *at += 2;
+    return 1;
+}
+
 static inline int all_zero(const unsigned char *at, ptrdiff_t size) {
     unsigned char any = 0;
     for (ptrdiff_t i = 0; i < size; i++) any |= at[i];

@@ -24,6 +24,7 @@ cdef extern from "bytes.h" nogil:
     int64_t unzigzag(uint64_t value)
     int varint_size(uint64_t value)
     unsigned char* put_varint(unsigned char* at, uint64_t value)
+    bint take_short(const unsigned char** at, int64_t* out)
     bint all_zero(const unsigned char* at, Py_ssize_t size)
     bint is_utf8(const unsigned char* at, Py_ssize_t size)
 

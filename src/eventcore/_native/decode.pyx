@@ -12,7 +12,8 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport INT64_MAX, int32_t, int64_t
 
 from eventcore._native.batch cimport HEADER_BYTES, PREFIX_BYTES, UNLOCK_SIZE, Header, check_crc, read_batch
-from eventcore._native.cursor cimport Cursor, checked_range, store_item, take_buffer
+from eventcore._native.columns cimport COLUMN_COUNT, Columns, fill_rows
+from eventcore._native.cursor cimport Cursor, checked_range, take_buffer
 from eventcore._native.records cimport (
     Area,
     Slices,
@@ -42,9 +43,6 @@ cdef extern from "record.h":
 __all__ = ["check_records", "decode_columns", "decode_records", "read_columns", "read_records"]
 
 cdef type Record = _Record
-
-cdef enum:
-    COLUMN_COUNT = 6
 
 
 cdef int take_fields(Header* header, object fields) except -1:
@@ -183,9 +181,9 @@ def read_records(
 
 
 cdef struct Table:
-    # Six int64 columns of `capacity` rows: offset, timestamp, key position and length, value position and length.
+    # The caller's columns of `capacity` rows, and the buffers that they are.
+    Columns columns
     Py_buffer views[COLUMN_COUNT]
-    unsigned char* columns[COLUMN_COUNT]
     int held
     Py_ssize_t capacity
 
@@ -204,7 +202,7 @@ cdef int take_table(Table* table, object columns, Py_ssize_t row) except -1:
     for column in buffers:
         view = &table.views[table.held]
         take_buffer(column, view, PyBUF_WRITABLE)
-        table.columns[table.held] = <unsigned char*>view.buf
+        table.columns.at[table.held] = <unsigned char*>view.buf
         table.held += 1
         if view.len % 8:
             raise TypeError("a column must be an int64 array")
@@ -212,34 +210,6 @@ cdef int take_table(Table* table, object columns, Py_ssize_t row) except -1:
             raise ValueError("columns must be six int64 arrays of one length")
     table.capacity = table.views[0].len // 8
     return 0
-
-
-cdef Status fill_rows(
-    const Area* batch, Table* table, Py_ssize_t* row, int64_t base_position, Fault* fault
-) noexcept nogil:
-    # The caller has seen that area.count rows are free.
-    cdef Area area = batch[0]  # a copy of its own, which the compiler can keep in registers
-    cdef Slices parts
-    cdef int64_t offset = 0, timestamp = area.max_timestamp
-    cdef Status status
-    while area.done < area.count:
-        status = next_record(&area, &parts, fault)
-        if status != OK:
-            return status
-        if not wanted(&area, &parts, &offset):
-            continue
-        if not area.append_time:
-            status = read_timestamp(&area, &parts, &timestamp, fault)
-            if status != OK:
-                return status
-        store_item(table.columns[0], row[0], offset)
-        store_item(table.columns[1], row[0], timestamp)
-        store_item(table.columns[2], row[0], base_position + parts.key_position)
-        store_item(table.columns[3], row[0], parts.key_length)
-        store_item(table.columns[4], row[0], base_position + parts.value_position)
-        store_item(table.columns[5], row[0], parts.value_length)
-        row[0] += 1
-    return check_end(&area, fault)
 
 
 def decode_columns(
@@ -267,7 +237,7 @@ def decode_columns(
             raise ValueError(f"{header.record_count} records do not fit into the {table.capacity - row} rows left")
         open_area(&area, <const unsigned char*>view.buf, 0, view.len, &header, min_offset, max_offset)
         with nogil:
-            status = fill_rows(&area, &table, &row, base_position, &fault)
+            status = fill_rows(&area, &table.columns, &row, base_position, &fault)
         if status != OK:
             raise_fault(&fault)
     finally:
@@ -298,7 +268,7 @@ cdef Status fill_batches(
                 return status
         next_start = start[0] + PREFIX_BYTES + <Py_ssize_t>header.length
         open_area(&area, base, start[0] + HEADER_BYTES, next_start, &header, min_offset, max_offset)
-        status = fill_rows(&area, table, row, 0, fault)
+        status = fill_rows(&area, &table.columns, row, 0, fault)
         if status != OK:
             return status
         start[0] = next_start

@@ -111,7 +111,9 @@ cdef int encode_header(bytearray out, object header) except -1:
     cdef Py_ssize_t size
     cdef Part part
     cdef Held held
-    if not (PyTuple_Check(header) and PyTuple_GET_SIZE(header) == 2 and PyUnicode_Check(<object>borrow_item(header, 0))):
+    if not (
+        PyTuple_Check(header) and PyTuple_GET_SIZE(header) == 2 and PyUnicode_Check(<object>borrow_item(header, 0))
+    ):
         raise TypeError("a header must be a (str, bytes-like or None) pair")
     key = PyUnicode_AsUTF8AndSize(<object>borrow_item(header, 0), &size)
     encode_varint(out, size)

@@ -1,4 +1,4 @@
-/* Atomics on shared memory, a monotonic clock, and sleeping on a 32-bit word: a futex on Linux, short naps elsewhere. */
+/* Atomics on shared memory, a monotonic clock, sleeping on a 32-bit word: a futex on Linux, short naps elsewhere. */
 #ifndef EVENTCORE_FUTEX_H
 #define EVENTCORE_FUTEX_H
 
@@ -23,8 +23,8 @@ static inline int64_t monotonic_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Sleep while *word == seen, at most `timeout_ns`; a signal to this thread ends it early. A NULL timeout of the kernel's
- * is never used: whoever sleeps looks again some day. */
+/* Sleep while *word == seen, at most `timeout_ns`; a signal to this thread ends it early. The kernel's NULL timeout is
+ * never used: whoever sleeps looks again some day. */
 static inline void sleep_on(const uint32_t *word, uint32_t seen, int64_t timeout_ns) {
     struct timespec timeout;
 #if defined(__linux__)
