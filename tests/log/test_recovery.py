@@ -230,3 +230,18 @@ def test_foreign_files_and_folders_are_left_alone(tmp_path: Path) -> None:
         assert values_of(p) == values
     assert (folder / "notes.txt").read_text() == "mine"
     assert (folder / "lost+found").is_dir()
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_a_magic_is_damage_not_another_version(tmp_path: Path, bit: int) -> None:
+    folder = tmp_path / "events-0"
+    values, ends = build(folder, batches=6)
+    log = unclean(folder)
+    data = bytearray(log.read_bytes())
+    data[ends[1] + 16] ^= 1 << bit
+    log.write_bytes(data)
+    for mode in ("r", "rw"):
+        with ec.open_partition(folder, mode, config=CONFIG) as p:  # type: ignore[arg-type]
+            assert [r.value for r in p.read(12)] == values[12:]
+            with pytest.raises(ec.CorruptRecord):
+                p[8]

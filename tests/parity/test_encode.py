@@ -114,6 +114,7 @@ def test_what_is_no_record_is_refused(kernels: SimpleNamespace, item: Any, error
         ({"pos": -1}, IndexError),
         ({"end": ROOM + 1}, IndexError),
         ({"pos": 9, "end": 8}, IndexError),
+        ({"now": -1}, ValueError),
         ({"now": -2}, ValueError),
         ({"base_offset": INT64_MAX + 1}, OverflowError),
         ({"leader_epoch": INT32_MAX + 1}, OverflowError),

@@ -218,7 +218,7 @@ def encode(
         raise TypeError(f"items must be a list or a tuple, not {type(items).__name__}")
     if not 0 <= first <= len(items):
         raise IndexError(f"item {first} of {len(items)}")
-    if now < -1:
+    if now < 0:  # -1 and the largest timestamp would be more than 64 bits apart
         raise ValueError(f"now must be ms since the epoch, not {now}")
     header.base_offset, header.leader_epoch, header.attributes = base_offset, leader_epoch, attributes
     header.producer_id, header.producer_epoch, header.base_sequence = producer_id, producer_epoch, base_sequence

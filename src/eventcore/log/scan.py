@@ -20,6 +20,7 @@ from eventcore.log.segment import Damage, Segment
 
 _ROWS = 8192
 _MAGIC_POSITION = 16
+_CRC_POSITION = 17
 _MAGIC = b"\x02"
 _PREFIX = struct.Struct(">qiIb")
 _LEAST_LENGTH = 14
@@ -81,19 +82,22 @@ def refuse_other_version(segment: Segment, position: int, limit: int) -> None:
     """Raise UnsupportedFormat if a whole batch of another magic continues the log here: it is no torn tail.
 
     Kafka's old messages (magic 0 and 1) have the same first 12 bytes, then an IEEE CRC-32 over what follows it. Of a
-    future magic only the first 17 bytes are known: its offset must continue the log and its length fit.
+    future magic only the first 17 bytes are known: its offset must continue the log and its length fit. If all but
+    the magic is right for a batch of ours, a bit has flipped: that is damage.
     """
     view = segment.log.view
     if limit - position <= _MAGIC_POSITION:
         return
-    base_offset, length, crc, magic = _PREFIX.unpack_from(view, position)
+    base_offset, length, old_crc, magic = _PREFIX.unpack_from(view, position)
     end = position + 12 + length
     if magic == kernels.batch.MAGIC or length < _LEAST_LENGTH or end > limit:
         return
     if magic in (0, 1):
-        whole = zlib.crc32(view[position + _MAGIC_POSITION : end]) == crc
+        whole = zlib.crc32(view[position + _MAGIC_POSITION : end]) == old_crc
     else:
-        whole = magic > kernels.batch.MAGIC and 0 <= base_offset - segment.next_offset < 1 << 31
+        continues = magic > kernels.batch.MAGIC and 0 <= base_offset - segment.next_offset < 1 << 31
+        crc = int.from_bytes(view[position + _CRC_POSITION : position + _CRC_POSITION + 4], "big")
+        whole = continues and kernels.crc32c.crc32c(view[position + _CRC_POSITION + 4 : end]) != crc
     if whole:
         raise UnsupportedFormat(
             f"a batch of magic {magic}", path=segment.log.path, position=position, offset=base_offset

@@ -186,10 +186,6 @@ class Segment:
         except StorageError as error:
             raise self.located(error) from None
 
-    def header_at_end(self, position: int, limit: int) -> BatchHeader:
-        """The header of a batch that lies behind the end known so far."""
-        return BatchHeader.read(self.log.view, position, limit)
-
     def refresh_end(self, end_offset: int) -> None:
         """For a reader of another process's active segment: see the batches below `end_offset`, a batch's end."""
         if self.next_offset >= end_offset:

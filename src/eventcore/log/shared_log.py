@@ -1,8 +1,8 @@
 """SharedLog: a partition that another process may be writing, seen read-only.
 
 The end of the log comes from the shared state page while a writer is alive; the bytes below it are in place by then.
-Without a living writer the page says nothing: the last segment is read from its last index entry on, CRC and all, and
-the log ends before the first bytes that are no good batch. Nothing is created in the folder.
+Without a living writer the page says nothing: unless the folder was closed cleanly, the last segment is read, CRC and
+all, and the log ends with its last good batch. Nothing is created in the folder.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class SharedLog:
         return None
 
     def _find_end(self) -> None:
-        """Without a writer: after a clean close believe the file, else read on from its last index entry."""
+        """Without a writer: after a clean close believe the file, else read it."""
         active = self._segments.active
         point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
         if point.closed_as(active.base_offset, active.log.size):
@@ -125,13 +125,11 @@ class SharedLog:
         self.producer_store.rebuild(self._segments, self._static_end, [])
 
     def _scan_end(self, active: Segment) -> None:
-        limit = active.log.size
-        position = active.floor(active.base_offset + (1 << 31) - 1)
-        active.log.size = position
-        active.next_offset = active.header_at_end(position, limit).base_offset if position else active.base_offset
-        scan_segment(active, position, limit, None, lambda row: active.extend_to(row.size, row.last_offset))
+        """Read the whole last segment: what lies behind damage must be found, too."""
+        limit, active.log.size = active.log.size, 0
+        scan_segment(active, 0, limit, None, lambda row: active.extend_to(row.size, row.last_offset))
         damage = [(str(active.log.path), damaged) for damaged in active.damage]
-        self.report = RecoveryReport(False, 1, limit - position, 0, damage)
+        self.report = RecoveryReport(False, 1, limit, 0, damage)
 
     def _check_usable(self) -> None:
         if self._closed:
