@@ -178,7 +178,7 @@ def test_a_folder_that_somebody_else_wrote_to_is_read_again(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "left_over", ["x.log.tmp", f"{0:020d}.log.deleted", f"{7:020d}.log.cleaned", f"{9:020d}.index"]
+    "left_over", ["leader-epoch-checkpoint.tmp", f"{0:020d}.log.deleted", f"{7:020d}.log.cleaned", f"{9:020d}.index"]
 )
 def test_what_a_crash_leaves_lying_about_is_removed(tmp_path: Path, left_over: str) -> None:
     folder = tmp_path / "events-0"
@@ -224,11 +224,13 @@ def test_a_foreign_folder_is_refused_and_nothing_is_created_in_it(tmp_path: Path
 def test_foreign_files_and_folders_are_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "events-0"
     values, _ = build(folder, batches=2)
-    (folder / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "notes.tmp", "notes.deleted", "x.swap"):
+        (folder / name).write_text("mine")
     (folder / "lost+found").mkdir()
     with ec.open_partition(folder, config=CONFIG) as p:
         assert values_of(p) == values
-    assert (folder / "notes.txt").read_text() == "mine"
+    for name in ("notes.txt", "notes.tmp", "notes.deleted", "x.swap"):
+        assert (folder / name).read_text() == "mine"
     assert (folder / "lost+found").is_dir()
 
 
@@ -245,3 +247,31 @@ def test_a_flipped_bit_in_a_magic_is_damage_not_another_version(tmp_path: Path, 
             assert [r.value for r in p.read(12)] == values[12:]
             with pytest.raises(ec.CorruptRecord):
                 p[8]
+
+
+def segmented(folder: Path) -> list[bytes | None]:
+    """A closed log of several segments; returns its values."""
+    with ec.open_partition(folder, fsync="never", config={"segment.bytes": 4096}) as p:
+        p.extend([b"%04d" % i * 20 for i in range(200)])
+        assert len(p.segments) > 3
+        return values_of(p)
+
+
+@pytest.mark.parametrize("still_writing", [False, True])
+def test_a_crash_during_a_segment_swap_leaves_the_old_or_the_new(tmp_path: Path, still_writing: bool) -> None:
+    """What Kafka's cleaner leaves: three segments merged into one `.swap`, none of the old files removed yet."""
+    folder = tmp_path / "events-0"
+    values = segmented(folder)
+    logs = sorted(folder.glob("*.log"))
+    merged = b"".join(path.read_bytes() for path in logs[:3])
+    (folder / f"{logs[0].name}.swap").write_bytes(merged)
+    if still_writing:  # another output of the same pass was not yet complete: the whole swap is undone
+        (folder / f"{0:020d}.log.cleaned").write_bytes(merged[:500])
+    (folder / "eventcore.recovery").unlink()
+    for _ in range(2):
+        with ec.open_partition(folder, fsync="never", config={"segment.bytes": 4096}) as p:
+            assert values_of(p) == values
+            assert p.recovery.damage == []
+    kept = [path.name for path in sorted(folder.glob("*.log"))]
+    assert kept == [path.name for path in (logs if still_writing else [logs[0], *logs[3:]])]
+    assert not list(folder.glob("*.swap")) + list(folder.glob("*.cleaned"))
