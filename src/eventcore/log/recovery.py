@@ -32,7 +32,6 @@ from eventcore.log.scan import BatchRow, only_zeros, refuse_other_version, scan_
 from eventcore.log.segment import Damage, Segment
 from eventcore.log.segments import SegmentList
 
-
 _TEMPORARY = ".tmp"
 
 
