@@ -77,7 +77,7 @@ class Recovery:
         segments = []
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
             believed = self.report.clean if next_base is None else (self.report.clean or next_base <= trusted_below)
-            if believed and self._has_indexes(base, next_base is None):
+            if believed and self._has_indexes(base):
                 segments.append(self._believe(base, next_base))
             else:
                 segments.append(self._recover(base, next_base))
@@ -93,9 +93,8 @@ class Recovery:
     def _path(self, base: int, suffix: str) -> Path:
         return self._folder / names.file_name(base, suffix)
 
-    def _has_indexes(self, base: int, last: bool) -> bool:
-        paths = [self._path(base, names.INDEX), self._path(base, names.TIME_INDEX)]
-        return last or all(self._disk.exists(path) for path in paths)
+    def _has_indexes(self, base: int) -> bool:
+        return all(self._disk.exists(self._path(base, suffix)) for suffix in (names.INDEX, names.TIME_INDEX))
 
     def _remove_orphans(self, bases: list[int]) -> None:
         for name in self._disk.list(self._folder):
