@@ -7,6 +7,7 @@ into a copy of its own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -17,7 +18,7 @@ from eventcore.types import Buffer
 _ENTRIES_AT_A_TIME = 512
 
 
-class EntryFile:
+class EntryFile(ABC):
     """`count` entries of `entry_size` bytes in `data`; bytes behind them are zeros."""
 
     entry_size = 0
@@ -34,9 +35,9 @@ class EntryFile:
         self.data: Buffer = self.file.view
         self.count = kernels.index.count_entries(self.data, self.entry_size)
 
+    @abstractmethod
     def offset_of(self, slot: int) -> int:
         """The offset in one entry."""
-        raise NotImplementedError
 
     def reserve_entry(self) -> None:
         """Make sure that the next entry finds its blocks in place. Raises DiskFull."""
