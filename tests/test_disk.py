@@ -16,6 +16,8 @@ import pytest
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, DiskFull, NotALog, StorageError
 
+os_close = os.close
+
 
 @pytest.fixture
 def disk() -> Disk:
@@ -194,6 +196,29 @@ def test_what_exists(disk: Disk, tmp_path: Path) -> None:
     assert not disk.is_folder(tmp_path / "nothing")
 
 
+def test_what_may_not_be_looked_at_is_not_said_to_be_missing(
+    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.touch()
+    for call, look in (("lstat", disk.exists), ("stat", disk.is_folder)):
+        for code, expected in ((errno.EACCES, NotALog), (errno.EIO, StorageError)):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, failing(code))
+                with pytest.raises(StorageError) as caught:
+                    look(path)
+            assert type(caught.value) is expected
+            assert caught.value.path == str(path)
+    assert not disk.exists(path / "below")
+    assert not disk.is_folder(path / "below")
+
+
+def test_a_name_that_is_too_long_is_a_typed_error(disk: Disk, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    for call in (disk.exists, disk.is_folder, disk.make_folder, disk.list):
+        with pytest.raises(NotALog, match="too long"):
+            call(long)
+
+
 class Traced(Disk):
     """Notes the calls that matter to durability, with the names they are about."""
 
@@ -288,7 +313,7 @@ def test_what_a_crash_left_is_no_obstacle(disk: Disk, path: Path, tmp_path: Path
     assert (tmp_path / "target").read_bytes() == b"keep"
 
 
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "open", "replace"])
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "open", "close", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_failed_replacement_leaves_the_old_file(
     disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
@@ -296,13 +321,12 @@ def test_a_failed_replacement_leaves_the_old_file(
     disk.replace_file(path, b"old")
     before = len(os.listdir("/dev/fd"))
     with monkeypatch.context() as patch:
-        patch.setattr(os, call if hasattr(os, call) else "fsync", failing(code))
+        patch.setattr(os, call if hasattr(os, call) else "fsync", failing(code, after=getattr(os, call, None)))
         with pytest.raises(DiskFull if code == errno.ENOSPC else StorageError):
             disk.replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert len(os.listdir("/dev/fd")) == before
-    if call != "replace":
-        assert list(path.parent.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
     disk.replace_file(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(path.parent.iterdir()) == [path]
@@ -321,8 +345,12 @@ def test_an_interrupted_replacement_leaves_nothing(path: Path) -> None:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def failing(code: int) -> Callable[..., Any]:
+def failing(code: int, *, after: Callable[..., object] | None = None) -> Callable[..., Any]:
+    """A system call that fails; a failed close has closed all the same, which is what `after` is for."""
+
     def fail(*arguments: object, **options: object) -> None:
+        if after is os_close:
+            os_close(*arguments)
         raise OSError(code, os.strerror(code))
 
     return fail

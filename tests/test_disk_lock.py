@@ -79,6 +79,53 @@ def test_the_lock_excludes_another_process_and_dies_with_it(disk: Disk, path: Pa
     disk.close(disk.lock(path, "us"))
 
 
+LOCKF = "import sys, fcntl; f = open(sys.argv[1], 'r+b'); "
+
+
+def run(program: str, path: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, check=False)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="a system without locks of open file descriptions")
+def test_a_process_that_knows_posix_locks_alone_sees_the_lock(disk: Disk, path: Path) -> None:
+    """A Kafka broker is one: Java's locks are POSIX locks."""
+    attempt = LOCKF + "fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    fd = disk.lock(path, "us")
+    assert b"BlockingIOError" in run(attempt, path).stderr
+    disk.close(fd)
+    assert run(attempt, path).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="a system without locks of open file descriptions")
+def test_a_posix_lock_excludes_us(disk: Disk, path: Path) -> None:
+    path.touch()
+    program = LOCKF + "fcntl.lockf(f, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    before = len(os.listdir("/dev/fd"))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(LogLocked, match="another process"):
+            disk.lock(path, "us")
+        other.kill()
+        other.wait()
+    assert path.read_bytes() == b""
+    disk.close(disk.lock(path, "us"))
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_file_system_without_such_locks_can_be_locked(
+    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "fcntl", failing(errno.EINVAL))
+        fd = disk.lock(path, "us")
+    with pytest.raises(LogLocked, match="written by us"):
+        disk.lock(path, "them")
+    disk.close(fd)
+
+
 def test_a_reader_that_just_looks_does_not_refuse_the_writer(disk: Disk, path: Path) -> None:
     path.touch()
     held = threading.Event()

@@ -13,9 +13,10 @@ import fcntl
 import mmap
 import os
 import stat
+import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,10 +32,16 @@ _UNUSABLE = {
     errno.EROFS: "is on a read-only file system",
     errno.ELOOP: "is a symbolic link",
     errno.EISDIR: "is a folder",
+    errno.ENAMETOOLONG: "has too long a name",
 }
+_HELD = {errno.EACCES, errno.EAGAIN}
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _OWNER_SIZE_MAX = 200
 _LOCK_PAUSES_S = (0.001, 0.005, 0.02)
+_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", None)
+_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+"""A `struct flock`: start and length of 0 are the whole file; the process id must be 0."""
 
 
 @contextmanager
@@ -83,12 +90,22 @@ class Disk:
             return os.fstat(fd).st_size
 
     def exists(self, path: Path) -> bool:
-        """Whether there is anything at `path`."""
-        return os.path.lexists(path)
+        """Whether there is anything at `path`. What may not be looked at is an error, not a missing file."""
+        return self._mode(path, os.lstat) is not None
 
     def is_folder(self, path: Path) -> bool:
-        """Whether `path` is a folder."""
-        return path.is_dir()
+        """Whether `path` is a folder, or a symbolic link to one."""
+        mode = self._mode(path, os.stat)
+        return mode is not None and stat.S_ISDIR(mode)
+
+    def _mode(self, path: Path, look: Callable[[Path], os.stat_result]) -> int | None:
+        with _typed(path, "look at it"):
+            try:
+                return look(path).st_mode
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return None
+                raise
 
     def entries(self, folder: Path) -> set[str]:
         """Names of everything in a folder."""
@@ -107,7 +124,7 @@ class Disk:
 
     def make_folder(self, path: Path) -> None:
         """Create a folder (mode 0700) unless it exists, and those above it; make their names durable."""
-        if path.is_dir():
+        if self.is_folder(path):
             return
         if path.parent != path:
             self.make_folder(path.parent)
@@ -115,7 +132,7 @@ class Disk:
             try:
                 os.mkdir(path, 0o700)
             except FileExistsError:
-                if not path.is_dir():
+                if not self.is_folder(path):
                     raise
         self.sync_dir(path.parent)
 
@@ -225,23 +242,29 @@ class Disk:
         temporary = path.with_name(path.name + ".tmp")
         if self.exists(temporary):
             self.unlink(temporary)
-        fd = self.open(temporary, write=True, create=True)
         try:
-            self.pwrite_all(fd, data, 0)
-            self.sync(fd)
+            self._write_synced(temporary, data)
+            self.rename(temporary, path)
         except BaseException:
-            self.close(fd)
             with suppress(StorageError):  # what went wrong first is what the caller needs to know
                 self.unlink(temporary)
             raise
-        self.close(fd)
-        self.rename(temporary, path)
         self.sync_dir(path.parent)
+
+    def _write_synced(self, path: Path, data: bytes) -> None:
+        fd = self.open(path, write=True, create=True)
+        try:
+            self.pwrite_all(fd, data, 0)
+            self.sync(fd)
+        finally:
+            self.close(fd)
 
     def lock(self, path: Path, owner: str) -> int:
         """Take the writer lock of a folder until the descriptor is closed; `owner` is for others' error messages.
 
-        It is an flock: a POSIX lock would be lost with any other descriptor of the file. Raises LogLocked.
+        It is an flock, and where the system has them a lock of the open file description, too: the latter is what a
+        Java process (a Kafka broker) sees and respects. A POSIX lock would be lost with any other descriptor of the
+        file. Raises LogLocked.
         """
         fd = self.open(path, write=True, create=True)
         try:
@@ -258,9 +281,9 @@ class Disk:
         """`locked` in another process holds a shared lock for a moment, so one refusal is not the answer yet."""
         for pause in _LOCK_PAUSES_S:
             if self._flock(fd, fcntl.LOCK_EX):
-                return
+                break
             time.sleep(pause)
-        if not self._flock(fd, fcntl.LOCK_EX):
+        if not (self._flock(fd, fcntl.LOCK_EX) and self._lock_description(fd)):
             holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
             raise LogLocked(f"the folder is being written by {holder}", path=path.parent)
 
@@ -270,6 +293,15 @@ class Disk:
                 fcntl.flock(fd, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
+        return True
+
+    def _lock_description(self, fd: int) -> bool:
+        """A file system without such locks (EINVAL, ENOLCK and the like) is one that no broker can lock, either."""
+        if _OFD_SETLK is not None:
+            try:
+                fcntl.fcntl(fd, _OFD_SETLK, _WHOLE_FILE)
+            except OSError as error:
+                return error.errno not in _HELD
         return True
 
     def locked(self, path: Path) -> bool:

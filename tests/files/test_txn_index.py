@@ -204,6 +204,12 @@ def test_a_full_disk_leaves_the_index_as_it_was(make: Make) -> None:
     assert make().entries() == THREE[:2]
 
 
+def test_what_is_known_is_not_read_again(three: TxnIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = three.entries()
+    monkeypatch.setattr(Disk, "pread", None)
+    assert three.entries() is known
+
+
 def test_closing_twice_and_going_on(three: TxnIndex) -> None:
     three.close()
     three.close()

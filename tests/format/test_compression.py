@@ -75,6 +75,15 @@ def test_levels(codec: int, levels: list[int]) -> None:
         assert bytes(decompress(codec, compress(codec, level, EVENTS), LIMIT)) == EVENTS, level
 
 
+@pytest.mark.parametrize(
+    ("codec", "levels"), [(GZIP, [-2, 0, 10]), (LZ4, [-1, 0, 18, 1 << 40]), (ZSTD, [-131073, 23, -(1 << 40)])]
+)
+def test_levels_that_kafka_does_not_take(codec: int, levels: list[int]) -> None:
+    for level in levels:
+        with pytest.raises(UsageError, match=f"has no level {level}; use "):
+            compress(codec, level, EVENTS)
+
+
 def test_lz4_level_9_is_the_fast_compressor_and_others_may_be_denser() -> None:
     assert compress(LZ4, 9, EVENTS) == compress(LZ4, None, EVENTS)
     dense, fast = compress(LZ4, 12, EVENTS), compress(LZ4, 9, EVENTS)

@@ -57,6 +57,8 @@ class TxnIndex:
         if size > _SIZE_MAX:
             raise CorruptFile(f"a transaction index of {size} bytes", path=self._path)
         count = size // ENTRY_SIZE
+        if count == len(known):
+            return known
         if count < len(known):
             known = ()
         start = len(known) * ENTRY_SIZE

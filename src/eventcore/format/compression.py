@@ -21,6 +21,9 @@ NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 _NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 _IDS = {name: codec for codec, name in enumerate(_NAMES)} | {"producer": NONE, "uncompressed": NONE}
 
+_LEVELS = {GZIP: (1, 9), LZ4: (1, 17), ZSTD: (-131_072, 22)}
+_GZIP_DEFAULT_LEVEL = -1
+
 _CHUNK = 1 << 16
 _GZIP_WBITS = 31
 _ZSTD_WINDOW_MAX = 1 << 27
@@ -62,9 +65,13 @@ def codec_name(codec: int) -> str:
 
 
 def compress(codec: int, level: int | None, data: Buffer) -> bytes:
-    """`data` in the codec's container. `level` is for gzip (-1: default), lz4 and zstd."""
+    """`data` in the codec's container, at a `level` for gzip (-1: default), lz4 and zstd.
+
+    Raises UsageError for a level that Kafka does not take.
+    """
+    _check_level(codec, level)
     if codec == GZIP:
-        compressor = zlib.compressobj(-1 if level is None else level, zlib.DEFLATED, _GZIP_WBITS)
+        compressor = zlib.compressobj(_GZIP_DEFAULT_LEVEL if level is None else level, zlib.DEFLATED, _GZIP_WBITS)
         return compressor.compress(data) + compressor.flush()
     if codec == ZSTD:
         # No content size: Kafka's encoder streams and does not know it.
@@ -76,6 +83,15 @@ def compress(codec: int, level: int | None, data: Buffer) -> bytes:
     if codec != NONE:
         raise UsageError(f"there is no codec number {codec}")
     return bytes(data)
+
+
+def _check_level(codec: int, level: int | None) -> None:
+    """The libraries would take some of the others silently, each in its own way."""
+    if level is None or codec not in _LEVELS or (codec, level) == (GZIP, _GZIP_DEFAULT_LEVEL):
+        return
+    low, high = _LEVELS[codec]
+    if not low <= level <= high:
+        raise UsageError(f"{codec_name(codec)} has no level {level}", hint=f"use {low} to {high}")
 
 
 def decompress(codec: int, data: Buffer, limit: int) -> Buffer:

@@ -73,8 +73,9 @@ class EpochCache:
         self._replace([])
 
     def _replace(self, entries: list[tuple[int, int]]) -> None:
+        """First the file: were a failed write to change the cache, the next call would find nothing left to write."""
         if entries == self._entries:
             return
-        self._entries = entries
         if self._write:
             checkpoint.write_epochs(self._disk, self._path, entries)
+        self._entries = entries

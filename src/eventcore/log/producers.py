@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 from eventcore.errors import CoordinatorFenced, InvalidProducerEpoch, InvalidTxnState, OutOfOrderSequence
@@ -20,6 +21,7 @@ from eventcore.format.batch import MAX_SEQUENCE, BatchHeader
 
 CACHED_BATCHES = 5
 NONE = -1
+_MAX_EPOCH = (1 << 15) - 1
 
 
 class CachedBatch(NamedTuple):
@@ -66,12 +68,16 @@ class Producer:
 
 
 class ProducerState:
-    """All producers of a partition. Not durable by itself: see `snapshot`."""
+    """All producers of a partition. Not durable by itself: see `snapshot`.
+
+    One thread at a time changes it; any may ask `first_unstable_offset` or iterate meanwhile.
+    """
 
     def __init__(self) -> None:
         self._producers: dict[int, Producer] = {}
         self._open: dict[int, int] = {}
-        self._unreplicated: list[CompletedTransaction] = []
+        self._completed: list[CompletedTransaction] = []  # by marker offset; those below the high watermark may be gone
+        self._high_watermark = 0
 
     def find_duplicate(self, header: BatchHeader) -> CachedBatch | None:
         """The cached batch that `header` repeats, if any (P1)."""
@@ -82,21 +88,21 @@ class ProducerState:
         return next((batch for batch in producer.batches if batch[:2] == wanted), None)
 
     def check(self, header: BatchHeader) -> None:
-        """Refuse a client's batch that does not follow what its producer wrote before (P2 to P4)."""
+        """Refuse a client's batch that does not follow what its producer wrote before (P2 to P4).
+
+        A producer of whom nothing is known may begin with any sequence: its state may have expired. One of whom only a
+        marker is known begins its epoch, with 0.
+        """
         producer = self._producers.get(header.producer_id)
-        if producer is None:
+        if producer is None or producer.epoch == NONE:
             return
         who = f"producer {header.producer_id}"
         if header.producer_epoch < producer.epoch:
             raise InvalidProducerEpoch(f"{who} has epoch {producer.epoch}, the batch {header.producer_epoch}")
         if producer.txn_first_offset != NONE and not header.transactional:
             raise InvalidTxnState(f"{who} has an open transaction and sends a batch outside of it")
-        if header.producer_epoch != producer.epoch:
-            expected = 0 if producer.epoch != NONE else header.base_sequence
-        elif producer.last_sequence == NONE:
-            expected = header.base_sequence
-        else:
-            expected = (producer.last_sequence + 1) & MAX_SEQUENCE
+        begins_epoch = header.producer_epoch != producer.epoch
+        expected = 0 if begins_epoch else (producer.last_sequence + 1) & MAX_SEQUENCE
         if header.base_sequence != expected:
             raise OutOfOrderSequence(
                 f"{who} epoch {header.producer_epoch}: sequence {header.base_sequence} where {expected} is next"
@@ -124,12 +130,17 @@ class ProducerState:
             producer.txn_first_offset = header.base_offset
             self._open[header.producer_id] = header.base_offset
 
-    def check_marker(self, header: BatchHeader, coordinator_epoch: int) -> None:
-        """Refuse a marker of an old producer epoch or an old coordinator (P6)."""
+    def check_marker(self, header: BatchHeader, coordinator_epoch: int, *, raises_epoch: bool = False) -> None:
+        """Refuse a marker of an old producer epoch or an old coordinator (P6).
+
+        With `raises_epoch` the coordinator ends each transaction under a new epoch (KIP-890), so that one of the same
+        epoch comes too late. Two may: a marker sent again after its transaction ended, and one of the highest epoch.
+        """
         producer = self._producers.get(header.producer_id)
         if producer is None:
             return
-        if header.producer_epoch < producer.epoch:
+        same_is_late = raises_epoch and producer.txn_first_offset != NONE and producer.epoch < _MAX_EPOCH
+        if header.producer_epoch < producer.epoch + same_is_late:
             raise InvalidProducerEpoch(
                 f"producer {header.producer_id} has epoch {producer.epoch}, its marker {header.producer_epoch}"
             )
@@ -150,17 +161,27 @@ class ProducerState:
         if first == NONE:
             return None
         producer.txn_first_offset = NONE
-        self._open.pop(header.producer_id, None)
-        stable = min(self._open.values(), default=header.last_offset + 1)
+        others = (offset for producer_id, offset in self._open.items() if producer_id != header.producer_id)
+        stable = min(others, default=header.last_offset + 1)
         completed = CompletedTransaction(header.producer_id, first, header.last_offset, commit, stable)
-        self._unreplicated.append(completed)
+        self._complete(completed)
         return completed
+
+    def _complete(self, completed: CompletedTransaction) -> None:
+        """Move a transaction from open to completed, at no moment missing from both: others may be looking."""
+        if self._completed and self._completed[0].marker_offset < self._high_watermark:
+            self._completed = [done for done in self._completed if done.marker_offset >= self._high_watermark]
+        self._completed.append(completed)
+        self._open.pop(completed.producer_id, None)
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
         """The first offset that is undecided, or decided by a marker at or above the high watermark (H3)."""
-        self._unreplicated = [done for done in self._unreplicated if done.marker_offset >= high_watermark]
-        candidates = [*self._open.values(), *(done.first_offset for done in self._unreplicated)]
-        return min(candidates) if candidates else None
+        self._high_watermark = high_watermark
+        if not self._open and not self._completed:
+            return None  # every append asks, and most logs know no transactions
+        still_open = list(self._open.values())
+        unreplicated = takewhile(lambda done: done.marker_offset >= high_watermark, reversed(self._completed))
+        return min([*still_open, *(done.first_offset for done in unreplicated)], default=None)
 
     def expire(self, now: int, expiration_ms: int) -> int:
         """Forget producers without an open transaction whose last record is too old (P8); returns how many."""
@@ -177,7 +198,8 @@ class ProducerState:
         """Forget everything."""
         self._producers.clear()
         self._open.clear()
-        self._unreplicated.clear()
+        self._completed = []
+        self._high_watermark = 0
 
     def snapshot(self) -> list[ProducerEntry]:
         """One entry a producer, as `.snapshot` files hold them: only the last batch is kept there."""
