@@ -329,3 +329,39 @@ def test_aborted_transactions_are_durable_before_the_log_relies_on_it(folder: Pa
         else:
             p.truncate(5)
         assert f"{0:020d}.txnindex" in disk.synced
+
+
+class FullDisk(Disk):
+    """Refuses to replace small files while `full`."""
+
+    full = False
+
+    def replace_file(self, path: Path, data: bytes) -> None:
+        if self.full:
+            raise ec.DiskFull("no space left", path=path)
+        super().replace_file(path, data)
+
+
+def test_a_retry_after_a_full_disk_is_stored_once(folder: Path) -> None:
+    disk = FullDisk()
+    with ec.open_partition(folder, fsync="never", disk=disk) as p:
+        data = batch([b"a"], producer=(7, 0, 0))
+        disk.full = True
+        with pytest.raises(ec.DiskFull):
+            p.append_batches(data)
+        disk.full = False
+        assert p.append_batches(data).first_offset == 0
+        assert [r.value for r in p] == [b"a"]
+
+
+def test_an_empty_marker_batch_that_a_cleaner_left_ends_nothing(open_log: Open, folder: Path) -> None:
+    empty = bytearray(61)
+    kernels.batch.write_header(empty, 0, 61, 0, 0, 0x30, 0, -1, NOW, 9, 0, -1, 0)
+    p = open_log()
+    p.append_batches(empty, "replica")
+    p.append_batches(batch([b"open"], base=1, epoch=0, attributes=0x10, producer=(1, 0, 0)), "replica")
+    assert p.last_stable_offset == 1
+    p.close()
+    (folder / "eventcore.recovery").unlink()
+    (folder / f"{2:020d}.snapshot").unlink()
+    assert open_log().last_stable_offset == 1

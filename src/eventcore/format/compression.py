@@ -201,9 +201,11 @@ def _snappy_compress(data: memoryview) -> bytes:
 
 
 def _read_snappy(data: memoryview, limit: int) -> Buffer:
-    total = sum(size for _, size in _snappy_blocks(data))
-    if total > limit:
-        raise _Malformed(f"there are more than {limit} bytes")
+    total = 0
+    for _, size in _snappy_blocks(data):
+        total += size
+        if total > limit:
+            raise _Malformed(f"there are more than {limit} bytes")
     out = memoryview(bytearray(total))
     start = 0
     for block, size in _snappy_blocks(data):

@@ -35,8 +35,9 @@ class Ingest:
             if known is not None:
                 return BatchInfo(known.first_offset, known.last_offset, known.timestamp, True)
             self._producers.state.check(header)
+        # The epoch first (rule A1): what may fail must not stand between a batch and the note of its producer.
+        self._epochs.assign(leader_epoch, self._writer.end_offset)
         header = self._writer.place(header._replace(leader_epoch=leader_epoch), area)
-        self._epochs.assign(leader_epoch, header.base_offset)
         self._producers.state.note(header)
         return BatchInfo(header.base_offset, header.last_offset, header.max_timestamp)
 
@@ -66,9 +67,9 @@ class Ingest:
         return BatchInfo(first.base_offset, end - 1, max(header.max_timestamp for _, header in found))
 
     def _append(self, data: memoryview, position: int, header: BatchHeader, local: LocalLog) -> None:
-        self._writer.copy(data, position, header)
         if header.leader_epoch > self._epochs.latest:
             self._epochs.assign(header.leader_epoch, header.base_offset)
+        self._writer.copy(data, position, header)
         if not header.control:
             self._producers.state.note(header)
         elif header.transactional:

@@ -89,7 +89,9 @@ class ProducerStore:
             self.state.note(header)
 
     def note_marker(self, segment: Segment, position: int, header: BatchHeader) -> CompletedTransaction | None:
-        """Take in the transaction marker that stands at `position`."""
+        """Take in the transaction marker that stands at `position`; the cleaner may have left an empty batch of it."""
+        if header.record_count == 0:
+            return None
         marker = read_marker(segment, position, header)
         if marker.kind not in (control.ABORT, control.COMMIT):
             return None

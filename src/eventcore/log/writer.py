@@ -57,6 +57,11 @@ class BatchWriter:
         self._time_type = LOG_APPEND_TIME if config.log_append_time else 0
         self._scratch = bytearray()
 
+    @property
+    def end_offset(self) -> int:
+        """The offset the next record gets."""
+        return self._local.end_offset
+
     def write(
         self,
         items: Sequence[Any] | Columns,
