@@ -25,16 +25,17 @@ LOG_ORDER = """
     partition
     shared_log
     partition_log
-    compaction retention quarantine
+    compaction retention repair
     columns fetched tailing verify flusher ingest recovery cleaner
     validator writer
+    checkpoints
     producer_store
     reader
     batches
     local
     segments scan
     segment
-    producers epochs
+    producers epochs quarantine folder_lock
 """.strip().splitlines()
 """Inside log/ a module may import those of lower lines; those of one line do not know each other."""
 
@@ -76,7 +77,8 @@ ROWS = {
     "_kernels": Row("_native _pure errors"),
     "_native": Row("_native errors types", "libc cpython"),
     "_pure": Row("_pure errors types"),
-    "disk": Row("errors types"),
+    "disk": Row("file_lock _kernels errors types"),
+    "file_lock": Row(""),
     "metrics": Row("errors types"),
     "config": Row("errors types"),
     "clock": Row("errors types"),

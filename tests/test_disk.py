@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import stat
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from eventcore import _kernels as kernels
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, DiskFull, NotALog, StorageError
 
@@ -127,7 +127,7 @@ def test_reserved_space_is_real_and_keeps_what_is_there(disk: Disk, path: Path, 
 def test_without_fallocate_zeros_are_written_around_the_content(
     disk: Disk, path: Path, fd: int, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(os, "posix_fallocate", failing(code))
+    monkeypatch.setattr(kernels.guard, "allocate", failing(code))
     disk.grow(fd, 300_000)
     for at in (0, 65_535, 131_072, 199_990):
         disk.pwrite_all(fd, b"kept", at)
@@ -146,12 +146,20 @@ def test_grow_and_cut(disk: Disk, path: Path, fd: int) -> None:
 
 def test_maps_are_shared(disk: Disk, path: Path, fd: int) -> None:
     disk.grow(fd, 8192)
-    writing, reading = disk.map(fd, 8192, write=True), disk.map(fd, 4096, write=False)
+    writing, reading = memoryview(disk.map(fd, 8192, write=True)), memoryview(disk.map(fd, 4096, write=False))
     writing[100:104] = b"seen"
     assert reading[100:104] == b"seen" == disk.pread(fd, 4, 100)
     with pytest.raises(TypeError):
         reading[0] = 1
-    assert isinstance(writing, mmap.mmap)
+
+
+def test_stores_into_a_private_map_stay_in_memory(disk: Disk, fd: int) -> None:
+    disk.grow(fd, 8192)
+    private = disk.map(fd, 8192, write=True, private=True)
+    memoryview(private)[100:104] = b"ours"
+    assert disk.pread(fd, 4, 100) == bytes(4)
+    private.forget(0, 4096)
+    assert memoryview(private)[100:104] == bytes(4)
 
 
 @pytest.mark.parametrize("size", [0, 4097, 1 << 40])
@@ -363,7 +371,7 @@ OPERATIONS: dict[str, tuple[str, Callable[[Disk, Path, int], object]]] = {
     "make_folder": ("mkdir", lambda disk, path, fd: disk.make_folder(path.with_name("new"))),
     "changed_ns": ("stat", lambda disk, path, fd: disk.changed_ns(path.parent)),
     "data_end": ("lseek", lambda disk, path, fd: disk.data_end(fd, 10)),
-    "reserve": ("posix_fallocate", lambda disk, path, fd: disk.reserve(fd, 0, 10)),
+    "reserve": ("allocate", lambda disk, path, fd: disk.reserve(fd, 0, 10)),
     "grow": ("ftruncate", lambda disk, path, fd: disk.grow(fd, 10)),
     "cut": ("ftruncate", lambda disk, path, fd: disk.cut(fd, 0)),
     "pread": ("pread", lambda disk, path, fd: disk.pread(fd, 10, 0)),
@@ -403,7 +411,7 @@ def test_every_failure_is_typed_and_names_the_place(
         pytest.skip("another system call there")
     system_call, operation = OPERATIONS[name]
     with monkeypatch.context() as patch:
-        patch.setattr(os, system_call, failing(code))
+        patch.setattr(kernels.guard if system_call == "allocate" else os, system_call, failing(code))
         with pytest.raises(StorageError) as caught:
             operation(disk, path, fd)
     assert type(caught.value) is expected

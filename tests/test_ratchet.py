@@ -219,7 +219,10 @@ def test_a_compiled_kernel_is_its_twin_from_outside(kernel: str) -> None:
     pure = import_module(f"eventcore._pure.{kernel}")
     for name in public_functions(PACKAGE / "_pure" / f"{kernel}.py")[0]:
         one, other = getattr(native, name), getattr(pure, name)
-        if callable(other):
+        if isinstance(other, type):
+            for method in (method for method in vars(other) if not method.startswith("_")):
+                assert hasattr(one, method), f"{name}.{method}"
+        elif callable(other):
             assert outline(one) == outline(other), name
         else:
             assert one == other, name

@@ -16,14 +16,14 @@ from eventcore.errors import UsageError
 KERNELS = os.environ.get("EVENTCORE_KERNELS", "native")
 
 if TYPE_CHECKING:
-    from eventcore._pure import batch, crc32c, decode, encode, index, tail
+    from eventcore._pure import batch, crc32c, decode, encode, guard, index, tail
 else:
     if KERNELS not in ("native", "pure"):
         raise UsageError(f"EVENTCORE_KERNELS is {KERNELS!r}", hint="set it to 'native' or 'pure', or leave it unset")
     try:
-        batch, crc32c, decode, encode, index, tail = (
+        batch, crc32c, decode, encode, guard, index, tail = (
             import_module(f"eventcore._{KERNELS}.{name}")
-            for name in ("batch", "crc32c", "decode", "encode", "index", "tail")
+            for name in ("batch", "crc32c", "decode", "encode", "guard", "index", "tail")
         )
     except ImportError as error:
         raise ImportError(
@@ -31,4 +31,4 @@ else:
             "compiler, or set EVENTCORE_KERNELS=pure to run the much slower pure-Python twins"
         ) from error
 
-__all__ = ["KERNELS", "batch", "crc32c", "decode", "encode", "index", "tail"]
+__all__ = ["KERNELS", "batch", "crc32c", "decode", "encode", "guard", "index", "tail"]

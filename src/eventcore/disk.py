@@ -13,14 +13,15 @@ import fcntl
 import mmap
 import os
 import stat
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from eventcore.errors import CorruptFile, DiskFull, LogLocked, NotALog, StorageError
+from eventcore import _kernels as kernels
+from eventcore import file_lock
+from eventcore.errors import CorruptFile, DiskFull, LogLocked, MappingFault, NotALog, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {
@@ -34,14 +35,12 @@ _UNUSABLE = {
     errno.EISDIR: "is a folder",
     errno.ENAMETOOLONG: "has too long a name",
 }
-_HELD = {errno.EACCES, errno.EAGAIN}
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _OWNER_SIZE_MAX = 200
 _LOCK_PAUSES_S = (0.001, 0.005, 0.02)
-_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", None)
-_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-"""A `struct flock`: start and length of 0 are the whole file; the process id must be 0."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ALIGNMENT = 4096
 
 
 @contextmanager
@@ -81,6 +80,7 @@ class Disk:
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
+        file_lock.forget(fd)
         with _typed(self._paths.pop(fd, Path(f"<fd {fd}>")), "close the file"):
             os.close(fd)
 
@@ -152,14 +152,24 @@ class Disk:
     def reserve(self, fd: int, start: int, size: int) -> None:
         """Give `[start, start + size)` real blocks, keeping what is there. Raises DiskFull."""
         with _typed(self._path(fd), "reserve space"):
-            if hasattr(os, "posix_fallocate") and sys.platform == "linux":
-                try:
-                    os.posix_fallocate(fd, start, size)
-                    return
-                except OSError as error:
-                    if error.errno not in _NO_FALLOCATE:
-                        raise
+            try:
+                kernels.guard.allocate(fd, start, size)
+                return
+            except OSError as error:
+                if error.errno not in _NO_FALLOCATE:
+                    raise
             self._write_zeros(fd, start, size)
+
+    def allocates(self, fd: int) -> bool:
+        """Whether `reserve` gets real blocks from the file system, so that storing into them cannot fail for space."""
+        with _typed(self._path(fd), "reserve space"):
+            try:
+                kernels.guard.allocate(fd, 0, 1)
+            except OSError as error:
+                if error.errno not in _NO_FALLOCATE:
+                    raise
+                return False
+        return True
 
     def _write_zeros(self, fd: int, start: int, size: int) -> None:
         """Give holes real blocks by writing back what they read as; for file systems without fallocate."""
@@ -178,13 +188,26 @@ class Disk:
         with _typed(self._path(fd), "cut the file"):
             os.ftruncate(fd, size)
 
-    def map(self, fd: int, size: int, *, write: bool) -> mmap.mmap:
-        """Map the first `size` bytes, shared with every process."""
+    def map(self, fd: int, size: int, *, write: bool, private: bool = False) -> kernels.guard.Mapping:
+        """Map the first `size` bytes, shared with every process; if `private`, stores stay in memory of our own."""
         with _typed(self._path(fd), "map the file"):
             try:
-                return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
+                return kernels.guard.Mapping(fd, size, write, private)
             except ValueError as error:  # the file has become shorter than `size`
                 raise StorageError(f"cannot map {size} bytes of the file: {error}", path=self._path(fd)) from None
+
+    def populate(self, fd: int, mapping: kernels.guard.Mapping, start: int, end: int) -> None:
+        """Have the pages of `[start, end)` of a map of this file in place before they are stored to.
+
+        Raises MappingFault where the device fails: here that is an error, in the store it would be a signal.
+        """
+        with _typed(self._path(fd), "populate the map"):
+            try:
+                mapping.populate(start, end)
+            except OSError as error:
+                if error.errno != errno.EFAULT:
+                    raise
+                raise MappingFault("a page of the file cannot be had", path=self._path(fd), position=start) from error
 
     def pread(self, fd: int, size: int, at: int) -> bytes:
         """Up to `size` bytes from position `at`."""
@@ -260,7 +283,7 @@ class Disk:
             self.close(fd)
 
     def lock(self, path: Path, owner: str) -> int:
-        """Take the writer lock of a folder until the descriptor is closed; `owner` is for others' error messages.
+        """Take the writer lock of a folder until `unlock`; `owner` is for others' error messages.
 
         It is an flock, and where the system has them a lock of the open file description, too: the latter is what a
         Java process (a Kafka broker) sees and respects. A POSIX lock would be lost with any other descriptor of the
@@ -275,34 +298,42 @@ class Disk:
         except BaseException:
             self.close(fd)
             raise
+        file_lock.hold(fd)
         return fd
+
+    def lock_shared(self, path: Path) -> int:
+        """Share the lock of a Kafka log directory with other writers of its partitions, against a broker.
+
+        Returns a descriptor for `unlock`. Raises LogLocked if a broker holds it.
+        """
+        fd = self.open(path, write=False)
+        with _typed(path, "lock the file"):
+            if file_lock.take_description(fd, file_lock.SHARED):
+                file_lock.hold(fd)
+                return fd
+            holder = file_lock.holder(fd)
+        self.close(fd)
+        raise LogLocked(f"the log directory is locked by {holder}", path=path.parent)
+
+    def unlock(self, fd: int) -> None:
+        """Give a lock back, whoever else (a forked child) still has the descriptor."""
+        with _typed(self._path(fd), "unlock the file"):
+            file_lock.release(fd)
+        self.close(fd)
 
     def _lock_exclusively(self, fd: int, path: Path) -> None:
         """`locked` in another process holds a shared lock for a moment, so one refusal is not the answer yet."""
         for pause in _LOCK_PAUSES_S:
-            if self._flock(fd, fcntl.LOCK_EX):
+            if self._flock(fd, file_lock.EXCLUSIVE):
                 break
             time.sleep(pause)
-        if not (self._flock(fd, fcntl.LOCK_EX) and self._lock_description(fd)):
+        if not (self._flock(fd, file_lock.EXCLUSIVE) and file_lock.take_description(fd, file_lock.EXCLUSIVE)):
             holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
             raise LogLocked(f"the folder is being written by {holder}", path=path.parent)
 
     def _flock(self, fd: int, kind: int) -> bool:
         with _typed(self._path(fd), "lock the file"):
-            try:
-                fcntl.flock(fd, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
-
-    def _lock_description(self, fd: int) -> bool:
-        """A file system without such locks (EINVAL, ENOLCK and the like) is one that no broker can lock, either."""
-        if _OFD_SETLK is not None:
-            try:
-                fcntl.fcntl(fd, _OFD_SETLK, _WHOLE_FILE)
-            except OSError as error:
-                return error.errno not in _HELD
-        return True
+            return file_lock.take_flock(fd, kind)
 
     def locked(self, path: Path) -> bool:
         """Whether a writer holds the lock now."""
@@ -310,6 +341,40 @@ class Disk:
             return False
         fd = self.open(path, write=False)
         try:
-            return not self._flock(fd, fcntl.LOCK_SH)
+            return not self._flock(fd, file_lock.SHARED)
         finally:
             self.close(fd)
+
+    def free(self, fd: int) -> tuple[int, int]:
+        """Bytes that may still be used on the file's file system, and bytes it has in all."""
+        with _typed(self._path(fd), "look at the file system"):
+            found = os.fstatvfs(fd)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def boot_id(self) -> bytes:
+        """16 bytes that differ after a restart of the machine; zeros where the system does not tell."""
+        try:
+            return bytes.fromhex(_BOOT_ID.read_text("ascii").strip().replace("-", ""))
+        except (OSError, ValueError):
+            return bytes(16)
+
+    def read_direct(self, fd: int, size: int, at: int) -> bytes:
+        """Up to `size` bytes as the disk has them, past the page cache; both numbers are multiples of 4,096.
+
+        After a failed sync the cache shows what the disk never got. Where there is no such reading (tmpfs) the cache
+        is dropped as far as it can be, and read.
+        """
+        path = self._path(fd)
+        with _typed(path, "read the file past the cache"):
+            os.posix_fadvise(fd, at, size, os.POSIX_FADV_DONTNEED) if hasattr(os, "posix_fadvise") else None
+            try:
+                direct = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | getattr(os, "O_DIRECT", 0))
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return os.pread(fd, size, at)
+            try:
+                buffer = mmap.mmap(-1, max(size, _ALIGNMENT))  # O_DIRECT asks for aligned memory
+                return buffer[: os.preadv(direct, [buffer], at)][:size]
+            finally:
+                os.close(direct)

@@ -56,6 +56,12 @@ class OffsetOutOfRange(EventCoreError, IndexError):
     hint = "read from log_start_offset or high_watermark"
 
 
+class LogTruncated(OffsetOutOfRange):
+    """The log was truncated below what was being read: records handed out before may have been replaced."""
+
+    hint = "read on from the log end offset, or from where the truncation cut"
+
+
 class OffsetMismatch(EventCoreError):
     """A conditional append found the log end elsewhere; nothing was appended."""
 
@@ -163,6 +169,12 @@ class StorageFenced(StorageError):
     """A sync or rename failed half-way: this handle refuses further work, for good."""
 
     hint = "look at the disk, then open the partition again"
+
+
+class MappingFault(StorageError):
+    """A page of a mapped file could not be had: the device failed, or somebody else cut the file."""
+
+    hint = "look at the disk and the file, then open the partition again"
 
 
 class LogLocked(StorageError):

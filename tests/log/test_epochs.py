@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import eventcore as ec
 from eventcore.disk import Disk
-from eventcore.errors import CorruptFile, DiskFull
+from eventcore.errors import DiskFull
 from eventcore.files import checkpoint
 from eventcore.log.epochs import NAME, EpochCache
 
@@ -192,9 +193,18 @@ def test_what_could_not_be_written_is_written_by_the_next_call() -> None:
 
 
 def test_a_damaged_file_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(b"0\n2\n0 0\n")
-    with pytest.raises(CorruptFile):
-        EpochCache(Disk(), tmp_path, write=True)
+    folder = tmp_path / "events-0"
+    with ec.open_partition(folder) as p:
+        p.set_leader_epoch(3)
+        p.append(b"three")
+        p.set_leader_epoch(5)
+        p.append(b"five")
+    (folder / NAME).write_bytes(b"0\n2\n0 0\n")
+    assert EpochCache(Disk(), folder, write=False).damaged
+    with ec.open_partition(folder) as p:  # made anew from the batches
+        assert p.leader_epoch == 5
+        assert p.end_offset_for_epoch(3) == (3, 1)
+    assert EpochCache(Disk(), folder, write=False).entries == [(3, 0), (5, 1)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("aes"), st.integers(0, 9), st.integers(0, 30)), max_size=20))

@@ -11,6 +11,7 @@ from eventcore._native.crc32c cimport crc32c_update
 from eventcore._native.cursor cimport (
     all_zero,
     checked_range,
+    copy_bytes,
     load_be16,
     load_be32,
     load_be64,
@@ -55,6 +56,7 @@ __all__ = [
     "find_offset",
     "find_timestamp",
     "offsets",
+    "prefix_digest",
     "read_header",
     "scan",
     "write_header",
@@ -319,6 +321,43 @@ def scan(object buf, Py_ssize_t start, Py_ssize_t end, object rows, bint verify=
     finally:
         PyBuffer_Release(&view)
     return count, start, <int>status
+
+
+cdef uint32_t digest_prefixes(
+    const unsigned char* base, Py_ssize_t* pos, Py_ssize_t end, uint32_t crc
+) noexcept nogil:
+    cdef unsigned char prefix[ATTRIBUTES_AT]  # a copy: what is digested is what is hopped by
+    cdef int64_t length
+    while end - pos[0] >= HEADER_BYTES:
+        copy_bytes(prefix, base + pos[0], ATTRIBUTES_AT)
+        length = load_be32(prefix + LENGTH_AT)
+        if not HEADER_BYTES - PREFIX_BYTES <= length <= end - pos[0] - PREFIX_BYTES:
+            break
+        crc = crc32c_update(crc, prefix, ATTRIBUTES_AT)
+        pos[0] += <Py_ssize_t>length + PREFIX_BYTES
+    return crc
+
+
+def prefix_digest(object buf, Py_ssize_t start, Py_ssize_t end, object crc=0):
+    """The CRC-32C of the first 21 bytes of each whole batch in `buf[start:end]`, which the batches' own do not cover.
+
+    `crc` is that of the batches before. Returns (position where it stopped, crc): at `end`, or at a batch whose
+    length does not fit below `end`, or leaves no room for a header. Looks at nothing but the lengths; never raises for
+    bad bytes. Other threads run meanwhile.
+    """
+    cdef Py_buffer view
+    cdef uint32_t value
+    if not 0 <= crc <= 0xFFFFFFFF:
+        raise ValueError("value must be a CRC, 0 <= value < 2**32")
+    value = crc
+    take_buffer(buf, &view, PyBUF_SIMPLE)
+    try:
+        end = checked_range(&view, start, end)
+        with nogil:
+            value = digest_prefixes(<const unsigned char*>view.buf, &start, end, value)
+    finally:
+        PyBuffer_Release(&view)
+    return start, value
 
 
 cdef Status find_batch(

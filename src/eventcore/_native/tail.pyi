@@ -9,6 +9,8 @@ __all__ = [
     "LOG_START",
     "SIGNAL",
     "STATE_SIZE",
+    "TRUNCATED_TO",
+    "TRUNCATIONS",
     "WAITERS",
     "load",
     "publish",
@@ -26,6 +28,8 @@ LOG_END: int
 DURABLE: int
 GENERATION: int
 SIGNAL: int
+TRUNCATED_TO: int
+TRUNCATIONS: int
 WAITERS: int
 
 def load(state: Buffer, at: int) -> int: ...

@@ -45,6 +45,8 @@ __all__ = [
     "LOG_START",
     "SIGNAL",
     "STATE_SIZE",
+    "TRUNCATED_TO",
+    "TRUNCATIONS",
     "WAITERS",
     "load",
     "publish",
@@ -64,6 +66,8 @@ cdef enum:
     GENERATION_AT = 104
     SIGNAL_AT = 112
     WAITERS_AT = 116
+    TRUNCATIONS_AT = 120
+    TRUNCATED_TO_AT = 128
 
 cdef int64_t LONGEST_SLEEP_NS = 1_000_000_000
 cdef int64_t LONGEST_UNFLAGGED_SLEEP_NS = 50_000_000
@@ -77,6 +81,8 @@ DURABLE = DURABLE_AT
 GENERATION = GENERATION_AT
 SIGNAL = SIGNAL_AT
 WAITERS = WAITERS_AT
+TRUNCATIONS = TRUNCATIONS_AT
+TRUNCATED_TO = TRUNCATED_TO_AT
 
 
 cdef int take_state(object state, Py_buffer* view, int flags) except -1:
@@ -100,13 +106,13 @@ cdef inline uint32_t* half_at(const Py_buffer* view, Py_ssize_t at) noexcept nog
 
 
 cdef int check_word(Py_ssize_t at) except -1:
-    if at % 8 or not LOG_START_AT <= at <= GENERATION_AT:
+    if at % 8 or at == SIGNAL_AT or not LOG_START_AT <= at <= TRUNCATED_TO_AT:
         raise ValueError(f"there is no 64-bit word at {at}")
     return 0
 
 
 def load(object state, Py_ssize_t at):
-    """The 64-bit word at byte `at`, with acquire order."""
+    """The 64-bit word at byte `at`; what was read before the call was read before the word is, too."""
     cdef Py_buffer view
     cdef int64_t value
     check_word(at)

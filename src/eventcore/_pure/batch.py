@@ -44,6 +44,7 @@ __all__ = [
     "find_offset",
     "find_timestamp",
     "offsets",
+    "prefix_digest",
     "read_header",
     "scan",
     "write_header",
@@ -221,6 +222,27 @@ def scan(buf: Buffer, start: int, end: int, rows: Buffer, verify: bool = True) -
         count += 1
         pos += size
     return count, pos, status
+
+
+def prefix_digest(buf: Buffer, start: int, end: int, crc: int = 0) -> tuple[int, int]:
+    """The CRC-32C of the first 21 bytes of each whole batch in `buf[start:end]`, which the batches' own do not cover.
+
+    `crc` is that of the batches before. Returns (position where it stopped, crc): at `end`, or at a batch whose
+    length does not fit below `end`, or leaves no room for a header. Looks at nothing but the lengths; never raises for
+    bad bytes.
+    """
+    if not 0 <= crc <= 0xFFFFFFFF:
+        raise ValueError("value must be a CRC, 0 <= value < 2**32")
+    view = as_bytes(buf)
+    end = checked_range(view, start, end)
+    while end - start >= HEADER_SIZE:
+        prefix = bytes(view[start : start + _CRC_START])
+        length = _PREFIX.unpack_from(prefix)[1]
+        if not HEADER_SIZE - PREFIX_SIZE <= length <= end - start - PREFIX_SIZE:
+            break
+        crc = crc32c(prefix, crc)
+        start += PREFIX_SIZE + length
+    return start, crc
 
 
 def find_offset(buf: Buffer, start: int, end: int, offset: int) -> int:

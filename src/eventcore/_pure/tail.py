@@ -12,6 +12,8 @@ byte order, 8-byte aligned, and each is stored and loaded whole:
          104     8  GENERATION       counts rolls, truncations and deletions: readers look at the folder again
          112     4  SIGNAL           changes with each publication; readers sleep on it (futex)
          116     4  WAITERS          1 if somebody may sleep: a publication nobody waits for costs no system call
+         120     8  TRUNCATIONS      counts truncations: who reads meanwhile must not believe what was read
+         128     8  TRUNCATED_TO     where the latest of them made the log end
 
 `publish` stores the larger offsets first and `load` is an acquire, so whoever reads HIGH_WATERMARK and then the
 log finds every byte below it in place, and `last stable ≤ high watermark ≤ log end` holds for every observer that
@@ -34,6 +36,8 @@ __all__ = [
     "LOG_START",
     "SIGNAL",
     "STATE_SIZE",
+    "TRUNCATED_TO",
+    "TRUNCATIONS",
     "WAITERS",
     "load",
     "publish",
@@ -46,6 +50,7 @@ __all__ = [
 STATE_SIZE = 4096
 LOG_START, LAST_STABLE, HIGH_WATERMARK, LOG_END, DURABLE, GENERATION = 64, 72, 80, 88, 96, 104
 SIGNAL, WAITERS = 112, 116
+TRUNCATIONS, TRUNCATED_TO = 120, 128
 
 _SHORTEST_PAUSE_S = 0.0001
 _LONGEST_PAUSE_S = 0.05
@@ -59,13 +64,13 @@ def _words(state: Buffer, form: str) -> memoryview:
 
 
 def _check(at: int) -> int:
-    if at % 8 or not LOG_START <= at <= GENERATION:
+    if at % 8 or at == SIGNAL or not LOG_START <= at <= TRUNCATED_TO:
         raise ValueError(f"there is no 64-bit word at {at}")
     return at // 8
 
 
 def load(state: Buffer, at: int) -> int:
-    """The 64-bit word at byte `at`, with acquire order."""
+    """The 64-bit word at byte `at`; what was read before the call was read before the word is, too."""
     return int(_words(state, "q")[_check(at)])
 
 

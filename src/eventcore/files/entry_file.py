@@ -40,13 +40,18 @@ class EntryFile(ABC):
         """The offset in one entry."""
 
     def reserve_entry(self) -> None:
-        """Make sure that the next entry finds its blocks in place. Raises DiskFull."""
-        self.file.reserve(min((self.count + 1) * self.entry_size, self.file.capacity))
+        """Make sure that the next entry, and the last one when it is sealed, find their blocks. Raises DiskFull."""
+        self.file.reserve(min((self.count + 2) * self.entry_size, self.file.capacity))
 
     def next_position(self) -> int:
         """Where the next entry goes, its blocks reserved."""
         self.reserve_entry()
         return self.count * self.entry_size
+
+    def added(self) -> None:
+        """An entry was stored at `next_position`."""
+        self.file.stored(self.count * self.entry_size, (self.count + 1) * self.entry_size)
+        self.count += 1
 
     def truncate(self, offset: int) -> None:
         """Drop every entry at or above `offset`."""
@@ -55,6 +60,11 @@ class EntryFile(ABC):
             count -= 1
         self.file.zero(count * self.entry_size, self.count * self.entry_size)
         self.count = count
+
+    def keep_below(self, offset: int) -> None:
+        """Drop every entry at or above `offset`, and whatever else stands behind the last one kept."""
+        self.truncate(offset)
+        self.file.zero(self.count * self.entry_size, self.file.data_end())
 
     def reset(self) -> None:
         """Drop every entry, whatever the file holds."""

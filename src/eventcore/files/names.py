@@ -10,8 +10,9 @@ LOG = ".log"
 INDEX = ".index"
 TIME_INDEX = ".timeindex"
 TXN_INDEX = ".txnindex"
+SEAL = ".seal"
 SNAPSHOT = ".snapshot"
-SEGMENT_SUFFIXES = (LOG, INDEX, TIME_INDEX, TXN_INDEX)
+SEGMENT_SUFFIXES = (LOG, INDEX, TIME_INDEX, TXN_INDEX, SEAL)
 """The files of one segment."""
 
 DELETED = ".deleted"
@@ -21,7 +22,7 @@ SWAP = ".swap"
 TOPIC_NAME_SIZE_MAX = 249
 _OFFSET_MAX = (1 << 63) - 1
 _PARTITION_MAX = (1 << 31) - 1
-_FILE = re.compile(r"([0-9]{20})(\.log|\.index|\.timeindex|\.txnindex|\.snapshot)")
+_FILE = re.compile(r"([0-9]{20})(\.log|\.index|\.timeindex|\.txnindex|\.seal|\.snapshot)")
 _TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{TOPIC_NAME_SIZE_MAX}}}")
 _PARTITION = re.compile(r"0|[1-9][0-9]{0,9}")
 

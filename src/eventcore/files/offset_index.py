@@ -26,7 +26,7 @@ class OffsetIndex(EntryFile):
     def append(self, offset: int, position: int) -> None:
         """Add the entry of a batch that is about to be written. Raises DiskFull."""
         OFFSET_INDEX_ENTRY.struct.pack_into(self.file.view, self.next_position(), offset - self.base_offset, position)
-        self.count += 1
+        self.added()
 
     def lookup(self, offset: int) -> tuple[int, int] | None:
         """The last entry (offset, position) at or below `offset`, None if there is none. It is a claim: verify it."""

@@ -17,6 +17,8 @@ MAX_SIZE = (1 << 31) - 1
 class SegmentFile(MappedFile):
     """The bytes of one segment. `size` is the end of the last batch."""
 
+    floored = True
+
     def __init__(self, disk: Disk, path: Path, *, write: bool, capacity: int = 0) -> None:
         super().__init__(disk, path, write=write, capacity=capacity)
         if self.size > MAX_SIZE:

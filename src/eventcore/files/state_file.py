@@ -1,14 +1,23 @@
 """`eventcore.state`: one page that the writer and all readers of a partition map, holding the end of the log.
 
-Its words are described in the `tail` kernel. It speaks of the running machine only: a writer sets it anew when it
-opens, and nothing in it is trusted when no writer is alive. Kafka ignores the file.
+Its words are described in the `tail` kernel: they speak of the living writer only. Behind them it leaves a testament
+for the next one. Kafka ignores the file.
+
+    192 boot id 16 bytes: of the machine's life in which the writer opened | 208 mark i64 | 216 its complement i64
+    224 fenced u8
+
+The mark is an offset below which everything was durable. It gets to the disk when the system writes the page back, so
+after a power cut it may be old, but never too new: it is lowered, and synced, before a truncation. `fenced` is 1 after
+a failed sync: what the page cache shows may not be what the disk has.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from eventcore import _kernels as kernels
 from eventcore.disk import Disk
@@ -21,22 +30,49 @@ VERSION = 1
 
 tail = kernels.tail
 
+_BOOT_ID = slice(192, 208)
+_MARK_AT = 208
+_MARK = struct.Struct("=qq")
+_FENCED_AT = 224
+
+
+class Testament(NamedTuple):
+    """What the writer before this one left."""
+
+    boot_id: bytes = b""
+    mark: int = 0
+    fenced: bool = False
+
+
+class _SharedPage(MappedFile):
+    """Shared with other processes whatever the file system can do: one page of real zeros."""
+
+    def _map(self, capacity: int) -> None:
+        self.private = False
+        super()._map(capacity)
+
 
 class StateFile:
     """The mapped page. A reader that may not write the folder maps it read-only; waiting then costs it more."""
 
     def __init__(self, disk: Disk, path: Path, *, create: bool, write: bool = True) -> None:
-        self._file = MappedFile(disk, path, write=write, capacity=tail.STATE_SIZE if create else 0, first_chunk=4096)
-        view = self._file.view
-        if create:
-            self._file.reserve(tail.STATE_SIZE)
-            tail.store(view, tail.GENERATION, tail.load(view, tail.GENERATION) | 1)  # until `changing` has ended
-            view[8:12] = VERSION.to_bytes(4, "big")
-            view[:8] = MAGIC
-        elif len(view) < tail.STATE_SIZE or view[:8] != MAGIC or int.from_bytes(view[8:12], "big") != VERSION:
+        self._file = _SharedPage(disk, path, write=write, capacity=tail.STATE_SIZE if create else 0, first_chunk=4096)
+        self.page = self._file.view
+        try:
+            self.testament = _testament(self.page) if _is_state(self.page) else Testament()
+            if create:
+                self._create()
+            elif not _is_state(self.page):
+                raise UnsupportedFormat("no state file of this version", path=path)
+        except BaseException:
             self._file.close()
-            raise UnsupportedFormat("no state file of this version", path=path)
-        self.page = view
+            raise
+
+    def _create(self) -> None:
+        self._file.reserve(tail.STATE_SIZE)
+        self.store(tail.GENERATION, self.load(tail.GENERATION) | 1)  # until `changing` has ended
+        self.page[8:12] = VERSION.to_bytes(4, "big")
+        self.page[:8] = MAGIC
 
     def load(self, word: int) -> int:
         """One of the words `tail.LOG_START` ... `tail.GENERATION`."""
@@ -63,6 +99,34 @@ class StateFile:
             self.store(tail.GENERATION, self.load(tail.GENERATION) + 1)
             tail.wake(self.page)
 
+    def truncating(self, offset: int) -> None:
+        """Tell readers, before anything is changed, that records at and above `offset` go."""
+        self.store(tail.TRUNCATED_TO, offset)
+        self.store(tail.TRUNCATIONS, self.load(tail.TRUNCATIONS) + 1)
+
+    def set_mark(self, offset: int) -> None:
+        """Note that everything below `offset` is durable."""
+        _MARK.pack_into(self.page, _MARK_AT, offset, ~offset)
+
+    def begin(self, boot_id: bytes, mark: int) -> None:
+        """The log has been recovered: from here on the testament is this writer's."""
+        self.set_mark(mark)
+        self.page[_BOOT_ID] = boot_id
+        self.page[_FENCED_AT] = 0
+
+    def fence(self) -> None:
+        """Note for the next writer that the page cache may lie."""
+        self.page[_FENCED_AT] = 1
+
+    @property
+    def broken(self) -> bool:
+        """Whether the page was taken from under us: readers see nothing any more."""
+        return self._file.broken
+
+    def sync(self) -> None:
+        """On return the page survives a power cut."""
+        self._file.sync()
+
     def signal(self) -> int:
         """Read it before looking at the log, then `wait` for it to change."""
         return tail.signal(self.page)
@@ -78,3 +142,12 @@ class StateFile:
     def close(self) -> None:
         """Let go of the page."""
         self._file.close()
+
+
+def _is_state(view: memoryview) -> bool:
+    return len(view) >= tail.STATE_SIZE and view[:8] == MAGIC and int.from_bytes(view[8:12], "big") == VERSION
+
+
+def _testament(view: memoryview) -> Testament:
+    mark, complement = _MARK.unpack_from(view, _MARK_AT)
+    return Testament(bytes(view[_BOOT_ID]), mark if mark == ~complement and mark >= 0 else 0, bool(view[_FENCED_AT]))

@@ -33,7 +33,7 @@ class TimeIndex(EntryFile):
             TIME_INDEX_ENTRY.struct.pack_into(
                 self.file.view, self.next_position(), timestamp, offset - self.base_offset
             )
-            self.count += 1
+            self.added()
 
     def lookup(self, timestamp: int) -> tuple[int, int] | None:
         """The last entry (timestamp, offset) at or below `timestamp`, None if there is none. It is a claim, too."""

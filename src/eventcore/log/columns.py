@@ -112,6 +112,7 @@ def _read_in_place(
         row, position = kernels.decode.read_columns(
             view, run.position, run.end, start, stop, _buffers(arrays), 0, reader.stop_mask, True
         )
+        run.segment.check()
         done = position == run.end or BatchHeader.read(view, position, run.end).base_offset >= stop
     except StorageError as error:
         raise run.segment.located(error) from None
@@ -143,4 +144,6 @@ def _read_gathered(
             array[row : row + count] = part[:count]
         row += count
         gathered += area
+    for run in runs:
+        run.segment.check()
     return memoryview(bytes(gathered)), row

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from eventcore.disk import Disk
+from eventcore.errors import CorruptFile
 from eventcore.files import checkpoint
 from eventcore.types import EpochEndOffset
 
@@ -23,7 +24,13 @@ class EpochCache:
         self._disk = disk
         self._path = folder / NAME
         self._write = write
-        self._entries: list[tuple[int, int]] = checkpoint.read_epochs(disk, self._path)
+        self._entries: list[tuple[int, int]] = []
+        self.damaged = False
+        """Whether the file could not be believed; recovery makes it anew from the batches."""
+        try:
+            self._entries = checkpoint.read_epochs(disk, self._path)
+        except CorruptFile:
+            self.damaged = True
 
     @property
     def entries(self) -> list[tuple[int, int]]:
@@ -74,8 +81,9 @@ class EpochCache:
 
     def _replace(self, entries: list[tuple[int, int]]) -> None:
         """First the file: were a failed write to change the cache, the next call would find nothing left to write."""
-        if entries == self._entries:
+        if entries == self._entries and not self.damaged:
             return
         if self._write:
             checkpoint.write_epochs(self._disk, self._path, entries)
+            self.damaged = False
         self._entries = entries

@@ -55,6 +55,7 @@ def fetch_batches(segments: SegmentList, offset: int, stop: int, max_bytes: int)
             if header.base_offset >= stop or (end > position and end + header.size - position > max_bytes):
                 break
             end, next_offset = end + header.size, header.next_offset
+        segment.check()
         if end > position:
             place = FileSlice(segment.log.path, position, end - position)
             return _Found(segment.log.view[position:end].toreadonly(), (place,), next_offset)

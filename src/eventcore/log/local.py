@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
+from eventcore.errors import StorageError
 from eventcore.files import names
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
@@ -19,6 +20,9 @@ class Observer(Protocol):
 
     def changing(self) -> AbstractContextManager[None]:
         """Entered before the change, left when it is complete."""
+
+    def fencing(self) -> AbstractContextManager[None]:
+        """Entered around what cannot be undone half-way."""
 
     def rolled(self, new: Segment) -> None:
         """A new active segment has begun; the one before it is sealed."""
@@ -77,17 +81,23 @@ class LocalLog:
             return old
         with self._observer.changing():
             new = self.new_segment(self.end_offset)
-            old.seal()
-            self.segments = self.segments.plus(new)
-            self._observer.rolled(new)
+            with self._observer.fencing():
+                old.seal()
+                self.segments = self.segments.plus(new)
+                self._observer.rolled(new)
         return new
 
     def new_segment(self, base_offset: int) -> Segment:
-        """Create an empty active segment; left-over files of its name are removed first."""
+        """Create an empty active segment; left-over files of its name are removed first. If it fails, none is left."""
         remove_files(self.disk, self.folder, base_offset)
-        segment = Segment(self.disk, self.folder, base_offset, self.config, active=True)
-        segment.created_ms = self.clock.now_ms()
-        self.disk.sync_dir(self.folder)
+        try:
+            segment = Segment(self.disk, self.folder, base_offset, self.config, active=True)
+            segment.created_ms = self.clock.now_ms()
+            self.disk.sync_dir(self.folder)
+        except StorageError:
+            with suppress(StorageError):
+                remove_files(self.disk, self.folder, base_offset)
+            raise
         return segment
 
     def truncate(self, offset: int) -> None:

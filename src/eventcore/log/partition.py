@@ -6,12 +6,13 @@ A partition is an append-only sequence: `append`, `extend`, `p[i]`, `p[i:j]`, `f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from eventcore.config import LogConfig
-from eventcore.errors import CorruptRecord, OffsetOutOfRange, ReadOnly, UsageError
+from eventcore.errors import CorruptRecord, LogTruncated, OffsetOutOfRange, ReadOnly, StorageError, UsageError
 from eventcore.log import columns, fetched, verify
 from eventcore.log.batches import BatchEntry, walk_batches
 from eventcore.log.partition_log import PartitionLog
@@ -230,8 +231,28 @@ class Partition:
         return (record for chunk in self.chunks(start, end, committed) for record in chunk)
 
     def chunks(self, start: int, stop: int, committed: bool = False) -> Iterator[list[Record]]:
-        """The records of [start, stop) in lists, as they are decoded. Damaged bytes raise CorruptRecord."""
-        return LogReader(self._log.segments, start, stop, committed=committed).records()
+        """The records of [start, stop) in lists, as they are decoded. Damaged bytes raise CorruptRecord; a truncation
+        below what is being read, in this process or another, raises LogTruncated.
+        """
+        with self._untruncated() as check:
+            for records in LogReader(self._log.segments, start, stop, committed=committed).records():
+                check()
+                yield records
+
+    @contextmanager
+    def _untruncated(self) -> Iterator[Callable[[], None]]:
+        """What is read inside is right only if the log was not truncated meanwhile: `check` before handing it out."""
+        before = self._log.truncations()
+
+        def check() -> None:
+            if self._log.truncations() != before:
+                raise LogTruncated("the log was truncated while it was read")
+
+        try:
+            yield check
+        except StorageError:
+            check()
+            raise
 
     def tail(
         self, offset: int | None = None, timeout: float | None = None, *, isolation: Isolation = "read_uncommitted"
@@ -248,6 +269,14 @@ class Partition:
     def end(self, committed: bool = False) -> int:
         """The end of what may be read now."""
         return self.last_stable_offset if committed else self.high_watermark
+
+    def truncations(self) -> int:
+        """How often the log was truncated; -1 for a reader without a living writer."""
+        return self._log.truncations()
+
+    def truncated_to(self) -> int:
+        """Where the latest truncation made the log end."""
+        return self._log.truncated_to()
 
     def signal(self) -> int:
         """Read it, look at the log, then `wait` for it to change."""
@@ -274,7 +303,10 @@ class Partition:
         end = self.end(committed)
         first = self._check_start(start, end)
         stop = end if stop is None else min(stop, end)
-        return columns.read_columns(LogReader(self._log.segments, first, stop, committed=committed), first, stop)
+        with self._untruncated() as check:
+            found = columns.read_columns(LogReader(self._log.segments, first, stop, committed=committed), first, stop)
+            check()
+        return found
 
     def fetch(
         self, offset: int, max_bytes: int = 1 << 20, *, isolation: Isolation = "read_uncommitted"

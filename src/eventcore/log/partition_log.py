@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,13 @@ from eventcore.errors import (
     StorageFenced,
 )
 from eventcore.files import names, recovery_point
-from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
+from eventcore.log.checkpoints import Checkpoints
 from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.epochs import EpochCache
 from eventcore.log.flusher import Flusher
+from eventcore.log.folder_lock import LOCK_NAME, FolderLocks
 from eventcore.log.ingest import Ingest
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore
@@ -53,7 +54,6 @@ from eventcore.log.segments import SegmentList
 from eventcore.log.writer import NO_PRODUCER, BatchWriter, Columns, Producer
 from eventcore.types import BatchInfo
 
-LOCK_NAME = "eventcore.lock"
 _OWN_NAMES = {LOCK_NAME, STATE_NAME, recovery_point.NAME, EPOCHS_NAME, "partition.metadata"}
 FSYNC_MODES = ("always", "interval", "never")
 
@@ -69,16 +69,15 @@ class PartitionLog:
         self.fsync = fsync
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._sync_lock = threading.Lock()
+        self._sync_lock = threading.RLock()
         self._failure: EventCoreError | None = None
         self._subscribers: list[Callable[[], None]] = []
         self._refuse_foreign_folder()
-        self._lock_fd = disk.lock(folder / LOCK_NAME, f"process {self._pid}")
-        try:
-            self._open()
-        except BaseException:
-            disk.close(self._lock_fd)
-            raise
+        with ExitStack() as opened:
+            opened.callback(FolderLocks(disk, folder, f"process {self._pid}").release)
+            self._open(opened)
+            self._opened = opened.pop_all()
+        self._flusher = Flusher(self, config.flush_ms) if fsync == "interval" else None
 
     def _refuse_foreign_folder(self) -> None:
         """A folder with things in it, none of them a log's, was probably not meant."""
@@ -92,39 +91,41 @@ class PartitionLog:
                 hint="give the folder of one partition, an empty folder, or a new name",
             )
 
-    def _open(self) -> None:
+    def _open(self, opened: ExitStack) -> None:
         self.state = StateFile(self.disk, self.folder / STATE_NAME, create=True)
+        opened.callback(self.state.close)
+        self._checkpoints = Checkpoints(self.disk, self.folder, self.clock)
+        opened.callback(self._checkpoints.close)
         with self.state.changing():
-            self._recover()
+            self._recover(opened)
             self._publish()
-        self._flusher = Flusher(self, self.config.flush_ms) if self.fsync == "interval" else None
 
-    def _recover(self) -> None:
-        point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
+    def _recover(self, opened: ExitStack) -> None:
+        point = self._checkpoints.point
         self.epochs = EpochCache(self.disk, self.folder, write=True)
-        recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs)
-        segments = recovery.run(point)
+        recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs, point, self.state.testament)
+        segments = recovery.run()
         self.report = recovery.report
         self._local = LocalLog(self.disk, self.folder, self.config, self.clock, segments, self)
+        opened.callback(self._local.close)
         if point.log_start_offset > self.log_end_offset:  # rule S8: all that is left lies below the log start
             self._local.restart_at(point.log_start_offset)
-            segments = self._local.segments
         self._writer = BatchWriter(self._local)
-        self.log_start_offset = max(point.log_start_offset, segments.first.base_offset)
+        self.log_start_offset = max(point.log_start_offset, self._local.segments.first.base_offset)
         self.producer_store = ProducerStore(self.disk, self.folder)
-        self.producer_store.rebuild(segments, self.log_end_offset, recovery.recovered)
+        self.producer_store.rebuild(self._local.segments, self.log_end_offset, recovery.recovered)
         self._ingest = Ingest(self.config, self.clock, self._writer, self.producer_store, self.epochs)
         self._leader_epoch = max(self.epochs.latest, 0)
         self.durable_offset = self.high_watermark = self.log_end_offset
-        self._unsynced: list[Segment] = [segments.active]
-        self._recovery_point = RecoveryPoint(self._trusted_end(segments), self.log_start_offset)
-        recovery_point.write(self.disk, self.folder / recovery_point.NAME, self._recovery_point)
+        self._unsynced: list[Segment] = [self._local.active]
+        self._checkpoint()
+        self.state.begin(self.disk.boot_id(), self.log_end_offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
 
-    def _trusted_end(self, segments: SegmentList) -> int:
-        """A damaged segment is read again at each opening: only what lies before it may be trusted unread."""
-        damaged = [segment.base_offset for segment in segments if segment.damage]
-        return min([self.log_end_offset, *damaged])
+    def _checkpoint(self, *, clean: bool = False) -> None:
+        """Only where all of the log has been synced."""
+        checkpoint = self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
+        self._checkpoints.write(checkpoint, self.producer_store, clean=clean)
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -147,6 +148,14 @@ class PartitionLog:
         return (
             self.high_watermark if unstable is None else max(min(unstable, self.high_watermark), self.log_start_offset)
         )
+
+    def truncations(self) -> int:
+        """How often the log was truncated."""
+        return self.state.load(tail.TRUNCATIONS)
+
+    def truncated_to(self) -> int:
+        """Where the latest truncation made the log end."""
+        return self.state.load(tail.TRUNCATED_TO)
 
     @property
     def leader_epoch(self) -> int:
@@ -218,6 +227,8 @@ class PartitionLog:
         return info
 
     def _publish(self) -> None:
+        if self._failure is not None:
+            return  # nothing more becomes visible
         end = self.log_end_offset
         if self.fsync != "always":
             self.high_watermark = end
@@ -248,37 +259,54 @@ class PartitionLog:
             with self._lock:
                 target, segments = self.log_end_offset, self._unsynced
                 self._unsynced = [self._local.active]
+                due = self._checkpoints.due(self._local)
+                checkpoint = due and self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
             try:
                 for segment in segments:
                     segment.sync()
+                if checkpoint:
+                    self._checkpoints.write(checkpoint, self.producer_store)
             except StorageError as error:
                 raise self._fence(error) from error
             with self._lock:
-                self.durable_offset = min(target, self.log_end_offset)
-                self.high_watermark = max(self.high_watermark, self.durable_offset)
+                self.durable_offset = target
+                self.high_watermark = max(self.high_watermark, target)
+                self.state.set_mark(target)
                 self._publish()
 
     def _fence(self, error: StorageError) -> StorageFenced:
-        self._failure = StorageFenced(
-            f"a sync failed ({error.message}); durable is everything below offset {self.durable_offset}",
-            path=error.path or self.folder,
-        )
-        return self._failure
+        """No second try: the system reports a failed sync once, and then takes the lost pages for written."""
+        with self._lock:
+            self._failure = StorageFenced(
+                f"a sync failed ({error.message}); durable is everything below offset {self.durable_offset}",
+                path=error.path or self.folder,
+            )
+            self.state.fence()
+            self.high_watermark = min(self.high_watermark, self.durable_offset)
+            self.state.publish(
+                min(self.last_stable_offset, self.high_watermark),
+                self.high_watermark,
+                self.log_end_offset,
+                self.durable_offset,
+            )
+            return self._failure
 
     def changing(self) -> AbstractContextManager[None]:
         """Tells readers in other processes that the set of segments changes."""
         return self.state.changing()
 
+    @contextmanager
+    def fencing(self) -> Iterator[None]:
+        """A change that fails half-way leaves what only an opening can put in order."""
+        try:
+            yield
+        except StorageError as error:
+            raise self._fence(error) from error
+
     def rolled(self, new: Segment) -> None:
         """Takes note of a new active segment."""
         self._unsynced.append(new)
         self.producer_store.take_snapshot(new.base_offset)
-        if self.durable_offset > self._recovery_point.recovery_point and not any(s.damage for s in self.segments):
-            self._write_recovery_point(RecoveryPoint(min(self.durable_offset, new.base_offset), self.log_start_offset))
-
-    def _write_recovery_point(self, point: RecoveryPoint) -> None:
-        self._recovery_point = point
-        recovery_point.write(self.disk, self.folder / recovery_point.NAME, point)
 
     # -- changes of shape --------------------------------------------------------------------------------------
 
@@ -289,49 +317,60 @@ class PartitionLog:
             self._local.roll()
 
     def truncate(self, offset: int) -> None:
-        """Make `offset` the log end (rules X1 to X4). Durable on return."""
-        with self._lock:
+        """Make `offset` the log end (rules X1 to X4). Durable on return; a crash on the way is made good at opening."""
+        with self._sync_lock, self._lock:
             self._check_usable()
             if offset < 0:
                 raise OffsetOutOfRange(f"cannot truncate to offset {offset}")
-            self.epochs.truncate_from_end(offset)
             if offset >= self.log_end_offset:
+                self.epochs.truncate_from_end(offset)
                 return
-            self.high_watermark = min(self.high_watermark, offset)
-            self.durable_offset = min(self.durable_offset, offset)
-            self.log_start_offset = min(self.log_start_offset, offset)
-            self._write_recovery_point(
-                RecoveryPoint(min(self._recovery_point.recovery_point, offset), self.log_start_offset)
-            )
-            self.state.store(tail.LOG_START, self.log_start_offset)
+            with self.fencing():
+                self._announce_truncation(offset)
+                self._local.truncate(offset)
+                self.epochs.truncate_from_end(offset)
+                self._unsynced = [self._local.active]
+                self.producer_store.truncate(offset)
+                self.producer_store.rebuild(self._local.segments, offset, {})
+                self.durable_offset = self.high_watermark = offset
+                self._checkpoint()
             self._publish()
-            self._local.truncate(offset)
-            self._unsynced = [self._local.active]
-            self.producer_store.truncate(offset)
-            self.producer_store.rebuild(self.segments, offset, [])
-            self.durable_offset = self.high_watermark = offset
-            self._publish()
+
+    def _announce_truncation(self, offset: int) -> None:
+        """First what the next opening must know, then what readers must know, before a byte is changed."""
+        self.high_watermark = min(self.high_watermark, offset)
+        self.durable_offset = min(self.durable_offset, offset)
+        self.log_start_offset = min(self.log_start_offset, offset)
+        self.state.set_mark(self.durable_offset)
+        self.state.sync()
+        self._checkpoints.announce_truncation(self._local, offset, self.log_start_offset)
+        self.state.truncating(offset)
+        self.state.store(tail.LOG_START, self.log_start_offset)
+        self._publish()
 
     def delete_records(self, before: int) -> int:
         """Move the log start up to `before` (rule H5); whole segments below it go. Durable on return."""
-        with self._lock:
+        with self._sync_lock, self._lock:
             self._check_usable()
             before = self.high_watermark if before == -1 else before
             if before > self.high_watermark or before < 0:
                 raise OffsetOutOfRange(f"cannot delete up to {before}: the high watermark is {self.high_watermark}")
             if before > self.log_start_offset:
+                with self.fencing():
+                    self._checkpoints.move_log_start(before)
                 self.log_start_offset = before
-                self._write_recovery_point(RecoveryPoint(self._recovery_point.recovery_point, before))
                 self.epochs.truncate_from_start(before)
                 self.state.store(tail.LOG_START, before)
                 self._publish()
-                gone = [
-                    s for s in self.segments if s is not self._local.active and self.segments.next_base(s) <= before
-                ]
-                if gone:
-                    self._local.drop(gone)
-                    self.producer_store.remove([segment.base_offset for segment in gone])
+            self._drop_below(before)
             return self.log_start_offset
+
+    def _drop_below(self, offset: int) -> None:
+        segments = self._local.segments
+        gone = [s for s in segments if s is not self._local.active and segments.next_base(s) <= offset]
+        if gone:
+            self._local.drop(gone)
+            self.producer_store.remove([segment.base_offset for segment in gone])
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""
@@ -346,25 +385,14 @@ class PartitionLog:
             finally:
                 self._failure = ClosedError("this partition is closed")
                 self.state.wake()
-                self._local.close()
-                self.state.close()
-                self.disk.close(self._lock_fd)
+                self._opened.close()
         self._notify()
 
     def _close_cleanly(self) -> None:
         self.sync_to(self.log_end_offset)
         active = self._local.active
-        active.seal()
-        active.log.sync()
-        self.producer_store.take_snapshot(self.log_end_offset)
-        damaged = self._trusted_end(self.segments) < self.log_end_offset
-        self._write_recovery_point(
-            RecoveryPoint(
-                self._trusted_end(self.segments),
-                self.log_start_offset,
-                clean=not damaged,
-                active_base_offset=active.base_offset,
-                active_size=active.log.size,
-            )
-        )
+        with self.fencing():
+            active.seal()
+            active.log.sync()
+            self._checkpoint(clean=True)
         self._publish()

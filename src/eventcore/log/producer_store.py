@@ -6,12 +6,14 @@ log end keep theirs; older ones are removed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from eventcore.disk import Disk
-from eventcore.errors import CorruptRecord, StorageError
+from eventcore.errors import CorruptRecord, DiskFull, StorageError
 from eventcore.files import names, producer_snapshot
+from eventcore.files.producer_snapshot import ProducerEntry
 from eventcore.format import control
 from eventcore.format.batch import BatchHeader
 from eventcore.log.producers import CompletedTransaction, ProducerState
@@ -39,9 +41,18 @@ class ProducerStore:
         return sorted(offset for offset, suffix in parsed if suffix == names.SNAPSHOT)
 
     def take_snapshot(self, offset: int) -> None:
-        """Write the state as of `offset`; durable on return. Older snapshots beyond the last few are removed."""
-        producer_snapshot.write(self._disk, self._path(offset), self.state.snapshot())
+        """Write the state as of `offset`; durable on return. Older snapshots beyond the last few are removed.
+
+        On a full disk it is left out: the next opening replays more of the log.
+        """
+        with suppress(DiskFull):
+            producer_snapshot.write(self._disk, self._path(offset), self.state.snapshot())
         self.remove(self._offsets()[:-_KEPT_SNAPSHOTS])
+
+    def checkpoint(self, offset: int, bases: Sequence[int], snapshot: list[ProducerEntry]) -> None:
+        """Write a state as of `offset` in the midst of a segment, instead of the one before it; durable on return."""
+        producer_snapshot.write(self._disk, self._path(offset), snapshot)
+        self.remove([known for known in self._offsets() if known < offset and known not in bases])
 
     def remove(self, offsets: Sequence[int]) -> None:
         """Remove the snapshots at these offsets."""
@@ -53,19 +64,20 @@ class ProducerStore:
         """Remove the snapshots above `offset`: they speak of records that are gone."""
         self.remove([known for known in self._offsets() if known > offset])
 
-    def rebuild(self, segments: SegmentList, end: int, recovered: Sequence[Segment]) -> None:
+    def rebuild(self, segments: SegmentList, end: int, recovered: Mapping[Segment, int]) -> None:
         """Bring the state to `end`: from the newest snapshot that can be believed, replay what follows it.
 
-        Transaction indexes of `recovered` segments were emptied, so the replay starts no later than the first of them
-        and fills them again.
+        Transaction indexes of `recovered` segments were emptied from an offset on, so the replay starts no later than
+        the first of them and fills them again.
         """
-        newest = min([end, *(segment.base_offset for segment in recovered)])
+        newest = min([end, *recovered.values()])
         start = self._load(segments.first.base_offset, newest)
         self.truncate(end)
         for segment in segments.starting_at(start):
             try:
                 for _, position, header in batches(SegmentList([segment]), start, end):
-                    self._replay(segment, position, header, fill_index=segment in recovered)
+                    emptied = header.base_offset >= recovered.get(segment, end)
+                    self._replay(segment, position, header, fill_index=emptied)
             except StorageError:
                 continue  # damage was reported by recovery; what producers did there is not to be known
 

@@ -83,6 +83,7 @@ class LogReader:
                 records, position = read_records(
                     view, position, end, self._start, self._stop, chunk, self._stop_mask, True
                 )
+                segment.check()
                 if records:
                     yield records
                 if position == end:
@@ -93,6 +94,7 @@ class LogReader:
                 if header.attributes & self._stop_mask:
                     records = self._special(segment, position, header)
                     position += header.size
+                    segment.check()
                     if records:
                         yield records
             except StorageError as error:

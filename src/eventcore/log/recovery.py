@@ -1,38 +1,49 @@
 """From a folder in any state to segments that can be trusted: a numbered procedure, safe to kill and to repeat.
 
   1. Finish or undo what a crash left of a segment swap (rules S1, S2); remove pending deletes and temporary files.
-  2. List the `.log` files; remove index files without one.
+     After a failed sync put into the page cache what the disk really has, above the recovery point.
+  2. List the `.log` files; remove index files without one. Finish a truncation that had begun.
   3. After a clean close whose active segment still has the recorded base and size, believe the files.
-  4. Otherwise read every segment that reaches above the recovery point, batch by batch, CRC and all, and rebuild its
-     indexes. Behind the last good batch of the last segment lies a torn tail: it is cut. A bad range with good
-     batches behind it is damage: it is kept, reported, and reading it raises CorruptRecord.
+  4. Otherwise read, from the recovery point on, batch by batch, CRC and all, and rebuild the indexes there. What lies
+     behind the last good batch is a torn tail, and cut, if it was never durable and no good batch follows it, or the
+     machine was restarted: then even whole batches behind a torn one were never acknowledged; they are copied to
+     `quarantine/` first. Anything else is damage: it is kept, reported, and reading it raises CorruptRecord.
   5. Epochs at or above the end are dropped; producers are replayed from the newest snapshot that can be believed.
+  6. A last segment with damage is sealed, so that its seal tells of it, and a new one begun.
 
 Nothing is written that a second run would do differently.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import UnsupportedFormat
+from eventcore.errors import StorageError, UnsupportedFormat
 from eventcore.files import names, recovery_point
 from eventcore.files.mapped_file import MappedFile
 from eventcore.files.recovery_point import RecoveryPoint
+from eventcore.files.state_file import Testament
 from eventcore.format.batch import BatchHeader
+from eventcore.log import quarantine
 from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import remove_files
-from eventcore.log.scan import BatchRow, only_zeros, refuse_other_version, scan_segment
+from eventcore.log.reader import batches
+from eventcore.log.scan import BatchRow, Doubt, only_zeros, refuse_other_version, scan_segment
 from eventcore.log.segment import Damage, Segment
 from eventcore.log.segments import SegmentList
 
 _TEMPORARY = ".tmp"
+_STEP = 1 << 20
+
+logger = logging.getLogger("eventcore")
 
 
 @dataclass
@@ -44,11 +55,13 @@ class RecoveryReport:
     scanned_bytes: int = 0
     cut_bytes: int = 0
     damage: list[tuple[str, Damage]] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         if self.clean:
             return "clean: nothing had to be read"
         parts = [f"read {self.scanned_bytes} bytes in {self.scanned_segments} segments", f"cut {self.cut_bytes} bytes"]
+        parts += [f"copied what was cut to {path}" for path in self.quarantined]
         parts += [f"damaged: offsets {d.first_offset} to {d.next_offset - 1} in {path}" for path, d in self.damage]
         return ", ".join(parts)
 
@@ -56,42 +69,127 @@ class RecoveryReport:
 class Recovery:
     """Opens the segments of one folder for writing."""
 
-    def __init__(self, disk: Disk, folder: Path, config: LogConfig, clock: Clock, epochs: EpochCache) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        folder: Path,
+        config: LogConfig,
+        clock: Clock,
+        epochs: EpochCache,
+        point: RecoveryPoint,
+        testament: Testament,
+    ) -> None:
         self._disk = disk
         self._folder = folder
         self._config = config
         self._clock = clock
         self._epochs = epochs
+        self._point = point
+        self._fenced = testament.fenced
+        self._mark = max(point.recovery_point, testament.mark)
+        self._forgetful = testament.fenced or testament.boot_id != disk.boot_id()
         self.report = RecoveryReport()
-        self.recovered: list[Segment] = []
+        self.recovered: dict[Segment, int] = {}
+        """Segments that were read, and the offset from which on."""
 
-    def run(self, point: RecoveryPoint) -> SegmentList:
-        """Steps 1 to 4 and the epochs of step 5."""
+    def run(self) -> SegmentList:
+        """Steps 1 to 4, 6 and the epochs of step 5. If it fails, no file is left open."""
+        with ExitStack() as opened:
+            self._opened = opened
+            segments = self._run()
+            opened.pop_all()
+        return segments
+
+    def _run(self) -> SegmentList:
+        point = self._point
         finish_swaps(self._disk, self._folder)
+        if point.truncate_to >= 0:
+            self._mark = min(self._mark, point.truncate_to)
+            self._finish_truncation()
         bases = list_bases(self._disk, self._folder)
         self._remove_orphans(bases)
         if not bases:
-            return self._start_empty(point.log_start_offset)
-        self.report.clean = point.closed_as(bases[-1], self._path(bases[-1], names.LOG).stat().st_size)
-        trusted_below = point.recovery_point
-        segments = []
-        for base, next_base in zip(bases, [*bases[1:], None], strict=True):
-            believed = self.report.clean if next_base is None else (self.report.clean or next_base <= trusted_below)
-            if believed and self._has_indexes(base):
-                segments.append(self._believe(base, next_base))
-            else:
-                segments.append(self._recover(base, next_base))
+            start = max(point.log_start_offset, point.truncate_to)
+            self._report_missing(start, self._mark)
+            return SegmentList([self._new_segment(max(start, self._mark))])
+        self.report.clean = point.closed_as(bases[-1], self._size(bases[-1])) and not self._fenced
+        if point.clean and not self.report.clean:
+            self._mark = 0  # somebody else has written since; he may have truncated
+        if self._mark:
+            self._report_missing(point.log_start_offset, bases[0])
+        segments = self._open_segments(bases)
+        if self._epochs.damaged:
+            self._rebuild_epochs(SegmentList(segments))
+        if segments[-1].damage:
+            segments.append(self._successor(segments[-1]))
         self._epochs.truncate_from_end(segments[-1].next_offset)
+        if not self.report.clean:
+            logger.log(logging.WARNING if self.report.damage else logging.INFO, "%s: %s", self._folder, self.report)
         return SegmentList(segments)
 
-    def _start_empty(self, base_offset: int) -> SegmentList:
-        segment = Segment(self._disk, self._folder, base_offset, self._config, active=True)
-        segment.created_ms = self._clock.now_ms()
+    def _open_segments(self, bases: list[int]) -> list[Segment]:
+        segments: list[Segment] = []
+        last_with_data = next(
+            (base for base in reversed(bases) if self.report.clean or self._has_data(base)), bases[-1]
+        )
+        for base, next_base in zip(bases, [*bases[1:], None], strict=True):
+            believed = self.report.clean or (next_base is not None and next_base <= self._point.recovery_point)
+            if believed and self._has_indexes(base):
+                segments.append(self._believe(base, next_base))
+                continue
+            segment, ended = self._recover(base, next_base, empty_behind=base >= last_with_data)
+            segments.append(segment)
+            if ended:
+                self._drop([later for later in bases if later > base])
+                break
+        return segments
+
+    def _report_missing(self, first: int, next_offset: int) -> None:
+        """Segments that must have been there before the first one."""
+        if first < next_offset:
+            self.report.damage.append((str(self._path(first, names.LOG)), Damage(0, 0, first, next_offset)))
+
+    def _rebuild_epochs(self, segments: SegmentList) -> None:
+        """The checkpoint was unreadable: every batch carries its epoch."""
+        for segment in segments:
+            with suppress(StorageError):  # what lies behind a damaged range of an old segment is not to be known
+                for _, _, header in batches(SegmentList([segment]), segment.base_offset, segment.next_offset):
+                    if header.leader_epoch > self._epochs.latest:
+                        self._epochs.assign(header.leader_epoch, header.base_offset)
+
+    def _new_segment(self, base_offset: int) -> Segment:
+        segment = self._open_segment(base_offset, active=True)
         self._disk.sync_dir(self._folder)
-        return SegmentList([segment])
+        return segment
+
+    def _open_segment(self, base: int, *, active: bool) -> Segment:
+        segment = Segment(self._disk, self._folder, base, self._config, active=active)
+        segment.created_ms = self._clock.now_ms()
+        self._opened.callback(segment.close)
+        return segment
+
+    def _successor(self, damaged: Segment) -> Segment:
+        """Appends go on behind damage in a segment of their own."""
+        damaged.log.sync()
+        damaged.seal()
+        return self._new_segment(damaged.next_offset)
 
     def _path(self, base: int, suffix: str) -> Path:
         return self._folder / names.file_name(base, suffix)
+
+    def _size(self, base: int) -> int:
+        fd = self._disk.open(self._path(base, names.LOG), write=False)
+        try:
+            return self._disk.size(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _has_data(self, base: int) -> bool:
+        fd = self._disk.open(self._path(base, names.LOG), write=False)
+        try:
+            return self._disk.pread(fd, 12, 0).strip(b"\0") != b""
+        finally:
+            self._disk.close(fd)
 
     def _has_indexes(self, base: int) -> bool:
         return all(self._disk.exists(self._path(base, suffix)) for suffix in (names.INDEX, names.TIME_INDEX))
@@ -102,39 +200,90 @@ class Recovery:
             if parsed and parsed[1] in names.SEGMENT_SUFFIXES and parsed[0] not in bases:
                 self._disk.unlink(self._folder / name)
 
+    def _finish_truncation(self) -> None:
+        """Do again what `LocalLog.truncate` had begun; the file is cut, nobody has it mapped for writing."""
+        point = self._point
+        for base in list_bases(self._disk, self._folder):
+            if base > point.truncate_base:
+                remove_files(self._disk, self._folder, base)
+        path = self._path(point.truncate_base, names.LOG) if point.truncate_base >= 0 else None
+        if path is not None and self._disk.exists(path):
+            file = MappedFile(self._disk, path, write=True)
+            file.zero(min(point.truncate_position, file.capacity), file.capacity)
+            file.sync()
+            file.close()
+        self._disk.sync_dir(self._folder)
+
+    def _drop(self, bases: list[int]) -> None:
+        """Segments behind a torn tail were never acknowledged: put them aside."""
+        for base in bases:
+            if self._has_data(base):
+                self.report.quarantined.append(quarantine.move(self._disk, self._folder, self._path(base, names.LOG)))
+            remove_files(self._disk, self._folder, base)
+        self._disk.sync_dir(self._folder)
+
     def _believe(self, base: int, next_base: int | None) -> Segment:
-        segment = Segment(self._disk, self._folder, base, self._config, active=next_base is None)
-        segment.created_ms = self._clock.now_ms()
+        segment = self._open_segment(base, active=next_base is None)
         if next_base is None:
             segment.walk_end()
         else:
             segment.next_offset = next_base
         return segment
 
-    def _recover(self, base: int, next_base: int | None) -> Segment:
-        segment = Segment(self._disk, self._folder, base, self._config, active=True)
-        segment.created_ms = self._clock.now_ms()
+    def _recover(self, base: int, next_base: int | None, *, empty_behind: bool) -> tuple[Segment, bool]:
+        """Read a segment; True if the log ends with it although others follow."""
+        segment = self._open_segment(base, active=True)
         file_size = segment.log.size
-        limit = self._disk.data_end(segment.log.fd, file_size)
+        if self._fenced:
+            self._believe_disk(segment)
+        limit = self._disk.data_end(segment.log.fd, file_size) if next_base is None else file_size
+        doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base)
         try:
-            refuse_other_version(segment, 0, limit)
-            segment.reset_indexes()
-            scan_segment(segment, 0, limit, next_base, self._take(segment))
+            start = self._start(segment, limit)
+            ended = scan_segment(segment, start, limit, doubt, self._take(segment))
         except UnsupportedFormat:
             segment.log.trim(file_size)
             segment.close()
             raise
         self.report.scanned_segments += 1
-        self.report.scanned_bytes += limit
+        self.report.scanned_bytes += limit - start
         self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
-        self.recovered.append(segment)
-        if next_base is None:
+        lost_tail = segment.log.size < limit and next_base is not None and segment.next_offset < next_base
+        ended = ended or (empty_behind and lost_tail)
+        if next_base is None or ended:
             self._cut_tail(segment, limit)
         else:
-            segment.seal()
             segment.log.sync()
+            segment.seal()
             segment.next_offset = max(segment.next_offset, next_base)
-        return segment
+        return segment, ended
+
+    def _start(self, segment: Segment, limit: int) -> int:
+        """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""
+        point = self._point
+        segment.log.size = min(point.position, limit)
+        if segment.base_offset == point.base_offset and 0 < point.position <= limit:
+            try:
+                segment.keep_indexes_below(point.recovery_point)
+                segment.walk_end()
+            except StorageError:
+                segment.next_offset = -1
+            if (segment.log.size, segment.next_offset) == (point.position, point.recovery_point):
+                self.recovered[segment] = point.recovery_point
+                return point.position
+        refuse_other_version(segment, 0, limit)
+        segment.reset_indexes()
+        self.recovered[segment] = segment.base_offset
+        return 0
+
+    def _believe_disk(self, segment: Segment) -> None:
+        """Storing what the disk has makes cache and disk agree again, for everybody who has the file mapped."""
+        fd, size = segment.log.fd, self._disk.size(segment.log.fd)
+        above = self._point.position if segment.base_offset == self._point.base_offset else 0
+        for at in range(above // 4096 * 4096, size, _STEP):
+            data = self._disk.read_direct(fd, min(_STEP, -(-(size - at) // 4096) * 4096), at)
+            self._disk.pwrite_all(fd, data[: size - at], at)
+        self._disk.sync(fd)
 
     def _take(self, segment: Segment) -> Callable[[BatchRow], None]:
         def take(row: BatchRow) -> None:
@@ -145,11 +294,14 @@ class Recovery:
         return take
 
     def _cut_tail(self, segment: Segment, limit: int) -> None:
-        if not only_zeros(segment.log.view, segment.log.size, limit):
-            self.report.cut_bytes += limit - segment.log.size
-            capacity = segment.log.capacity
-            segment.log.trim(segment.log.size)
-            segment.log.grow(capacity)
+        start = segment.log.size
+        if not only_zeros(segment.log.view, start, limit):
+            if self._forgetful:
+                data = segment.log.view[start:limit]
+                name = f"{segment.base_offset:020}-{start}"
+                self.report.quarantined.append(quarantine.copy(self._disk, self._folder, name, data))
+            self.report.cut_bytes += limit - start
+            segment.log.zero(start, limit)  # not cut: a reader may have it mapped
         segment.log.sync()
 
 

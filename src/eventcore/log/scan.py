@@ -1,7 +1,7 @@
 """Walk a segment that nobody vouches for: batch by batch, CRC and all, to where its good batches end.
 
-What follows the last good batch is reserved zeros or a torn tail, unless a good batch lies behind it: then it is
-damage, noted in `segment.damage`, and the walk goes on behind it.
+What follows the last good batch is reserved zeros or a torn tail, or damage: then it is noted in `segment.damage`,
+and the walk goes on behind it.
 """
 
 from __future__ import annotations
@@ -40,27 +40,41 @@ class BatchRow(NamedTuple):
     attributes: int
 
 
-def scan_segment(
-    segment: Segment, position: int, limit: int, next_base: int | None, take: Callable[[BatchRow], None]
-) -> None:
+class Doubt(NamedTuple):
+    """What decides whether bytes that are no batch are a torn tail or damage."""
+
+    mark: int = 0
+    """Everything below this offset was durable: it cannot be torn."""
+    forgetful: bool = False
+    """The machine was restarted, or a sync failed: unsynced pages may be lost, and later ones kept."""
+    next_base: int | None = None
+    """Where the next segment that holds anything begins; None if there is none."""
+
+
+def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take: Callable[[BatchRow], None]) -> bool:
     """Hand every good batch in `[position, limit)` to `take`, which moves the segment's end.
 
-    `next_base` is where the next segment begins, None for the last one: with a next segment even a bad tail is damage.
+    What follows the last good batch is a torn tail if it was never durable and either nothing good lies behind it or
+    unsynced pages may be lost. Else it is damage, noted in the segment. True if the log ends with this segment's last
+    good batch although segments follow.
     """
+    expected = doubt.mark if doubt.next_base is None else doubt.next_base
     while True:
         position = _scan_run(segment, position, limit, take)
         refuse_other_version(segment, position, limit)
-        if only_zeros(segment.log.view, position, limit):
-            return
-        resume = find_batch(segment.log.view, position, limit, segment.next_offset)
-        if resume is None and next_base is None:
-            return
-        end = limit if resume is None else resume[0]
-        next_offset = next_base if resume is None else resume[1]
-        assert next_offset is not None
-        segment.damage = (*segment.damage, Damage(position, end, segment.next_offset, next_offset))
-        segment.log.size, segment.next_offset = end, next_offset
-        position = end
+        end = segment.next_offset
+        if position == limit and (end >= expected or doubt.next_base is not None):
+            return False  # whole; offsets before the next segment may be missing where a cleaner has been
+        resume = find_batch(segment.log.view, position, limit, end)
+        if resume is None and end >= expected:
+            return False
+        if doubt.forgetful and end >= doubt.mark:
+            return doubt.next_base is not None
+        resume = resume or (limit, expected)
+        segment.damage = (*segment.damage, Damage(position, resume[0], end, resume[1]))
+        segment.log.size, segment.next_offset = position, _ = resume
+        if position == limit:
+            return False
 
 
 def _scan_run(segment: Segment, position: int, limit: int, take: Callable[[BatchRow], None]) -> int:

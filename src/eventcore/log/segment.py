@@ -10,13 +10,14 @@ final time-index entry is written and the reserved zeros are cut. Invariants, ch
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import CorruptRecord, StorageError
+from eventcore.errors import CorruptRecord, MappingFault, StorageError
 from eventcore.files import names
 from eventcore.files.offset_index import OffsetIndex
 from eventcore.files.segment_file import SegmentFile
@@ -44,15 +45,9 @@ class Segment:
         self.folder = folder
         self.base_offset = base_offset
         self.active = active
-        capacity, index_capacity = (config.segment_bytes, config.segment_index_bytes) if active else (0, 0)
-        self.log = SegmentFile(disk, self.path(names.LOG), write=active, capacity=capacity)
-        self.offset_index = OffsetIndex(
-            disk, self.path(names.INDEX), base_offset, write=active, capacity=index_capacity
-        )
-        self.time_index = TimeIndex(
-            disk, self.path(names.TIME_INDEX), base_offset, write=active, capacity=index_capacity
-        )
-        self.txn_index = TxnIndex(disk, self.path(names.TXN_INDEX), base_offset)
+        with ExitStack() as opened:
+            self._open_files(config, opened)
+            opened.pop_all()
         self.next_offset = base_offset
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self.first_batch_timestamp: int | None = None
@@ -60,6 +55,17 @@ class Segment:
         self.damage: tuple[Damage, ...] = ()
         self._interval = config.index_interval_bytes
         self._unindexed = 0
+
+    def _open_files(self, config: LogConfig, opened: ExitStack) -> None:
+        write, base = self.active, self.base_offset
+        capacity, index_capacity = (config.segment_bytes, config.segment_index_bytes) if write else (0, 0)
+        self.log = SegmentFile(self.disk, self.path(names.LOG), write=write, capacity=capacity)
+        opened.callback(self.log.close)
+        self.offset_index = OffsetIndex(self.disk, self.path(names.INDEX), base, write=write, capacity=index_capacity)
+        opened.callback(self.offset_index.close)
+        self.time_index = TimeIndex(self.disk, self.path(names.TIME_INDEX), base, write=write, capacity=index_capacity)
+        opened.callback(self.time_index.close)
+        self.txn_index = TxnIndex(self.disk, self.path(names.TXN_INDEX), base)
 
     def path(self, suffix: str) -> Path:
         """The path of one of the segment's files."""
@@ -70,6 +76,20 @@ class Segment:
         self.log.reserve(self.log.size + size)
         self.offset_index.reserve_entry()
         self.time_index.reserve_entry()
+
+    def written(self, end: int) -> None:
+        """The bytes from `log.size` to `end` were stored: on return whoever reads the file sees them.
+
+        Raises DiskFull, with the log as it was, and MappingFault where the map was broken.
+        """
+        self.log.stored(self.log.size, end)
+        self.log.flush()
+        self.check()
+
+    def check(self) -> None:
+        """Raise MappingFault if what was read from the log's map, or stored, may be nothing."""
+        if self.log.broken:
+            raise MappingFault("a page of the file cannot be had", path=self.log.path)
 
     def add_batch(self, size: int, last_offset: int, max_timestamp: int) -> None:
         """Take in the batch of `size` bytes that was just written at `log.size`: indexes, marks, `next_offset`.
@@ -175,7 +195,8 @@ class Segment:
         )
 
     def located(self, error: StorageError) -> StorageError:
-        """The same error with this segment's path in it."""
+        """The same error with this segment's path in it. Raises MappingFault if that is what is behind it."""
+        self.check()
         error.path = error.path or str(self.log.path)
         return error
 
@@ -226,10 +247,23 @@ class Segment:
         self.offset_index.trim()
         self.time_index.trim()
         self.log.trim(self.log.size)
-        self.offset_index.file.sync()
-        self.time_index.file.sync()
-        self.txn_index.sync()
+        self.sync_indexes()
         self.active = False
+
+    def sync_indexes(self) -> None:
+        """On return the indexes survive a power cut."""
+        for file in (self.offset_index.file, self.time_index.file):
+            if file.fd >= 0:
+                file.sync()
+        self.txn_index.sync()
+
+    def keep_indexes_below(self, offset: int) -> None:
+        """Drop the index entries at and above `offset`; behind them everything is read again."""
+        self.offset_index.keep_below(offset)
+        self.time_index.keep_below(offset)
+        self.txn_index.truncate(offset)
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last
+        self._unindexed = self.log.size - self.floor(offset)
 
     def reset_indexes(self) -> None:
         """Empty all three indexes, to be rebuilt."""
@@ -254,7 +288,7 @@ class Segment:
         self.log.size = position
         self.log.zero(position, end)
         self.log.sync()
-        self.txn_index.sync()
+        self.sync_indexes()
         self.damage = tuple(damage for damage in self.damage if damage.position < position)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self._unindexed = 0

@@ -20,10 +20,10 @@ from eventcore.files import recovery_point
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log.epochs import EpochCache
-from eventcore.log.partition_log import LOCK_NAME
+from eventcore.log.folder_lock import LOCK_NAME
 from eventcore.log.producer_store import ProducerStore
 from eventcore.log.recovery import RecoveryReport, list_bases
-from eventcore.log.scan import scan_segment
+from eventcore.log.scan import Doubt, scan_segment
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 
@@ -122,12 +122,12 @@ class SharedLog:
             self._scan_end(active)
         self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
         self._static_end = active.next_offset
-        self.producer_store.rebuild(self._segments, self._static_end, [])
+        self.producer_store.rebuild(self._segments, self._static_end, {})
 
     def _scan_end(self, active: Segment) -> None:
         """Read the whole last segment: what lies behind damage must be found, too."""
         limit, active.log.size = active.log.size, 0
-        scan_segment(active, 0, limit, None, lambda row: active.extend_to(row.size, row.last_offset))
+        scan_segment(active, 0, limit, Doubt(), lambda row: active.extend_to(row.size, row.last_offset))
         damage = [(str(active.log.path), damaged) for damaged in active.damage]
         self.report = RecoveryReport(False, 1, limit, 0, damage)
 
@@ -194,6 +194,16 @@ class SharedLog:
             return state.load(tail.LAST_STABLE)
         unstable = self.producer_store.state.first_unstable_offset(self._static_end)
         return self._static_end if unstable is None else min(unstable, self._static_end)
+
+    def truncations(self) -> int:
+        """How often the living writer, or one before it, truncated the log; -1 without one."""
+        state = self._state
+        return -1 if state is None else state.load(tail.TRUNCATIONS)
+
+    def truncated_to(self) -> int:
+        """Where the latest truncation made the log end."""
+        state = self._state
+        return self._static_end if state is None else state.load(tail.TRUNCATED_TO)
 
     @property
     def leader_epoch(self) -> int:

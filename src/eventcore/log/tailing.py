@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
+from eventcore.errors import LogTruncated
 from eventcore.types import Record
 
 _SLICE_S = 1.0
@@ -21,6 +22,12 @@ class Followable(Protocol):
 
     def chunks(self, start: int, stop: int, committed: bool) -> Iterator[list[Record]]:
         """The records of [start, stop), in lists."""
+
+    def truncations(self) -> int:
+        """How often the log was truncated; -1 if that is not known now."""
+
+    def truncated_to(self) -> int:
+        """Where the latest truncation made the log end."""
 
     def signal(self) -> int:
         """Read it before `end`."""
@@ -36,7 +43,8 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
     """An endless iterator, for `for` and for `async for`.
 
     With a `timeout` (seconds) it ends once nothing has come for that long. `position` is the next offset it will look
-    at. It can be used by one consumer at a time.
+    at. A truncation below it raises LogTruncated, once: going on then reads from where the log was cut. It can be used
+    by one consumer at a time.
     """
 
     def __init__(self, log: Followable, offset: int, timeout: float | None, committed: bool) -> None:
@@ -46,6 +54,7 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
         self._ready: deque[Record] = deque()
         self._chunks: Iterator[list[Record]] = iter(())
         self._bound = offset
+        self._truncations = log.truncations()
         self.position = offset
 
     def __iter__(self) -> Tail:
@@ -93,16 +102,32 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
     def _fill(self) -> bool:
         """Decode the next records that are visible, if any."""
         while not self._ready:
-            chunk = next(self._chunks, None)
+            try:
+                chunk = next(self._chunks, None)
+            except LogTruncated:
+                self._after_truncation()
+                continue
             if chunk is not None:
                 self._ready.extend(chunk)
                 continue
             self.position = self._bound
+            if self._log.truncations() != self._truncations:
+                self._after_truncation()
             end = self._log.end(self._committed)
             if end <= self._bound:
                 return False
             self._chunks, self._bound = self._log.chunks(self._bound, end, self._committed), end
         return True
+
+    def _after_truncation(self) -> None:
+        """Go on if what was handed out still stands. Of several truncations only the last is known."""
+        before, self._truncations = self._truncations, self._log.truncations()
+        cut = self._log.truncated_to()
+        harmless = -1 in (before, self._truncations) or (self._truncations == before + 1 and cut >= self.position)
+        passed, self.position = self.position, self.position if harmless else min(self.position, cut)
+        self._chunks, self._bound = iter(()), self.position
+        if not harmless:
+            raise LogTruncated(f"the log was truncated to offset {cut}; {passed} was the next one to be read")
 
 
 def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

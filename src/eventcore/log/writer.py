@@ -108,6 +108,7 @@ class BatchWriter:
             fits = count == left or (count > 0 and as_large_as_any and not atomic)
             if fits and not self._local.due_for_roll(max_timestamp, self._local.clock.now_ms()):
                 header = BatchHeader.read(view, start, position)
+                segment.written(position)
                 segment.add_batch(header.size, header.last_offset, header.max_timestamp)
                 return header
             if count:
@@ -144,6 +145,7 @@ class BatchWriter:
         kernels.batch.write_header(
             view, start, size, header.base_offset, header.leader_epoch, header.attributes, *header[6:]
         )
+        segment.written(start + size)
         segment.add_batch(size, header.last_offset, header.max_timestamp)
         return header
 
@@ -156,6 +158,7 @@ class BatchWriter:
         assign_offset(memoryview(prefix), 0, header.base_offset, header.leader_epoch)
         view[start + 12 : start + HEADER_SIZE] = prefix[12:]
         view[start : start + 12] = prefix[:12]
+        segment.written(start + header.size)
         segment.add_batch(header.size, header.last_offset, header.max_timestamp)
 
     def _segment_for(self, last_offset: int) -> Segment:

@@ -1,0 +1,96 @@
+"""What a partition's writer leaves for the next opening: how far the log is synced, and a truncation under way."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from eventcore.clock import Clock
+from eventcore.disk import Disk
+from eventcore.errors import DiskFull
+from eventcore.files import recovery_point
+from eventcore.files.producer_snapshot import ProducerEntry
+from eventcore.files.recovery_point import RecoveryFile, RecoveryPoint
+from eventcore.log.local import LocalLog
+from eventcore.log.producer_store import ProducerStore
+from eventcore.log.segment import Segment
+
+_EVERY_BYTES = 16 << 20
+_EVERY_MS = 1000
+
+
+class Checkpoint(NamedTuple):
+    """What may be said of the log once everything appended up to now is synced."""
+
+    point: RecoveryPoint
+    active: Segment
+    producers: list[ProducerEntry]
+    bases: list[int]
+
+
+class Checkpoints:
+    """Writes `eventcore.recovery` and the producer snapshot that belongs to it."""
+
+    def __init__(self, disk: Disk, folder: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._file = RecoveryFile(disk, folder / recovery_point.NAME)
+        self._last_ms = 0
+
+    @property
+    def point(self) -> RecoveryPoint:
+        """What is on the disk."""
+        return self._file.point
+
+    def take(self, local: LocalLog, producers: ProducerStore, log_start: int) -> Checkpoint:
+        """The checkpoint of this moment; the caller holds the partition's lock."""
+        active = local.active
+        point = RecoveryPoint(local.end_offset, active.base_offset, active.log.size, log_start)
+        return Checkpoint(point, active, producers.state.snapshot(), [s.base_offset for s in local.segments])
+
+    def due(self, local: LocalLog) -> bool:
+        """Whether a checkpoint should follow the next sync: much was appended since the last one, or it is long ago."""
+        grown = local.active.base_offset != self.point.base_offset
+        grown = grown or local.active.log.size - self.point.position >= _EVERY_BYTES
+        return grown or abs(self._clock.now_ms() - self._last_ms) >= _EVERY_MS
+
+    def write(self, checkpoint: Checkpoint, producers: ProducerStore, *, clean: bool = False) -> None:
+        """Durable on return: the next opening need not read what lies below. The log must have been synced before.
+
+        On a full disk the snapshot is left out: the next opening replays more batch headers.
+        """
+        self._last_ms = self._clock.now_ms()
+        checkpoint.active.sync_indexes()
+        with suppress(DiskFull):
+            producers.checkpoint(checkpoint.point.recovery_point, checkpoint.bases, checkpoint.producers)
+        self._file.write(replace(checkpoint.point, clean=clean))
+
+    def move_log_start(self, offset: int) -> None:
+        """Before files below it go; durable on return."""
+        self._file.write(replace(self.point, log_start_offset=offset))
+
+    def announce_truncation(self, local: LocalLog, offset: int, log_start: int) -> None:
+        """Before a byte is changed: an opening that finds this note does the truncation again. Durable on return."""
+        segments, point = local.segments, self.point
+        if offset < segments.first.base_offset:
+            self._file.write(RecoveryPoint(offset, offset, 0, log_start, truncate_to=offset))
+            return
+        kept = segments.floor(offset)
+        position = kept.find(offset)
+        if point.recovery_point > offset:
+            point = RecoveryPoint(offset, kept.base_offset, position)
+        self._file.write(
+            replace(
+                point,
+                log_start_offset=log_start,
+                truncate_to=offset,
+                truncate_base=kept.base_offset,
+                truncate_position=position,
+                clean=False,
+            )
+        )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

@@ -1,0 +1,36 @@
+"""`quarantine/` in a partition's folder: bytes that were taken out of the log, kept for whoever wants to look at them.
+
+Nothing reads them again. Kafka ignores the folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eventcore.disk import Disk
+from eventcore.types import Buffer
+
+NAME = "quarantine"
+
+
+def copy(disk: Disk, folder: Path, name: str, data: Buffer) -> str:
+    """Keep a copy of `data`; durable on return. Returns its path."""
+    path = _free_path(disk, folder, name)
+    disk.replace_file(path, bytes(data))
+    return str(path)
+
+
+def move(disk: Disk, folder: Path, path: Path) -> str:
+    """Move a file here; durable once its folder is synced, too. Returns its new path."""
+    target = _free_path(disk, folder, path.stem)
+    disk.rename(path, target)
+    disk.sync_dir(target.parent)
+    return str(target)
+
+
+def _free_path(disk: Disk, folder: Path, name: str) -> Path:
+    place = folder / NAME
+    disk.make_folder(place)
+    taken = disk.entries(place)
+    number = next(number for number in range(len(taken) + 1) if f"{name}-{number}.bytes" not in taken)
+    return place / f"{name}-{number}.bytes"
