@@ -73,7 +73,13 @@ class Disk:
         with _typed(path, "open the file"):
             fd = os.open(path, flags, 0o600)  # O_NONBLOCK: a pipe in the file's place must not make us wait
         self._paths[fd] = path
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            with _typed(path, "look at the file"):
+                regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        except BaseException:
+            self.close(fd)
+            raise
+        if not regular:
             self.close(fd)
             raise NotALog("cannot open the file: it is no regular file", path=path, hint="check the path")
         return fd
@@ -220,6 +226,8 @@ class Disk:
         with _typed(self._path(fd), "write the file"):
             while view:
                 written = os.pwrite(fd, view, at)
+                if written == 0:
+                    raise StorageError("the file takes no more bytes", path=self._path(fd), position=at)
                 view, at = view[written:], at + written
 
     def sync(self, fd: int) -> None:
@@ -317,9 +325,11 @@ class Disk:
 
     def unlock(self, fd: int) -> None:
         """Give a lock back, whoever else (a forked child) still has the descriptor."""
-        with _typed(self._path(fd), "unlock the file"):
-            file_lock.release(fd)
-        self.close(fd)
+        try:
+            with _typed(self._path(fd), "unlock the file"):
+                file_lock.release(fd)
+        finally:
+            self.close(fd)
 
     def _lock_exclusively(self, fd: int, path: Path) -> None:
         """`locked` in another process holds a shared lock for a moment, so one refusal is not the answer yet."""

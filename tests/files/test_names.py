@@ -53,7 +53,7 @@ def test_no_file_for_an_offset_that_is_none(offset: int) -> None:
         "00000000000000000000.log.swap",
         "00000000000000000000.log\n",
         "00000000000000000000.LOG",
-        "00000000000000000000.seal",
+        "00000000000000000000.seals",
         "-0000000000000000001.log",
         "0000000000000000000٣.log",  # a digit, but not ours
         "leader-epoch-checkpoint",

@@ -323,9 +323,7 @@ def scan(object buf, Py_ssize_t start, Py_ssize_t end, object rows, bint verify=
     return count, start, <int>status
 
 
-cdef uint32_t digest_prefixes(
-    const unsigned char* base, Py_ssize_t* pos, Py_ssize_t end, uint32_t crc
-) noexcept nogil:
+cdef uint32_t digest_prefixes(const unsigned char* base, Py_ssize_t* pos, Py_ssize_t end, uint32_t crc) noexcept nogil:
     cdef unsigned char prefix[ATTRIBUTES_AT]  # a copy: what is digested is what is hopped by
     cdef int64_t length
     while end - pos[0] >= HEADER_BYTES:
@@ -339,17 +337,14 @@ cdef uint32_t digest_prefixes(
 
 
 def prefix_digest(object buf, Py_ssize_t start, Py_ssize_t end, object crc=0):
-    """The CRC-32C of the first 21 bytes of each whole batch in `buf[start:end]`, which the batches' own do not cover.
+    """The CRC-32C, continued from `crc`, of the first 21 bytes of each whole batch: what the batches' own leave out.
 
-    `crc` is that of the batches before. Returns (position where it stopped, crc): at `end`, or at a batch whose
-    length does not fit below `end`, or leaves no room for a header. Looks at nothing but the lengths; never raises for
-    bad bytes. Other threads run meanwhile.
+    Returns (position where it stopped, crc): at `end`, or at a batch whose length cannot be. Other threads run meanwhile.
     """
     cdef Py_buffer view
-    cdef uint32_t value
     if not 0 <= crc <= 0xFFFFFFFF:
         raise ValueError("value must be a CRC, 0 <= value < 2**32")
-    value = crc
+    cdef uint32_t value = crc
     take_buffer(buf, &view, PyBUF_SIMPLE)
     try:
         end = checked_range(&view, start, end)

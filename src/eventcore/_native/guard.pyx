@@ -81,7 +81,6 @@ cdef class Mapping:
     cdef int _map(self, int fd) except -1:
         cdef struct_stat status
         cdef void* base
-        cdef uintptr_t end
         cdef int number = 0
         cdef int protection = PROT_READ | (PROT_WRITE if self.writable else 0)
         if fstat(fd, &status) != 0:
@@ -95,8 +94,7 @@ cdef class Mapping:
         if number:
             fail(number)
         self.base = <char*>base
-        end = <uintptr_t>base + <uintptr_t>self.size
-        guard_set(self.slot, <uintptr_t>base, end + (guard_page_size - end % guard_page_size) % guard_page_size)
+        guard_set(self.slot, <uintptr_t>base, <uintptr_t>base + <uintptr_t>self.size)
         return 0
 
     def __dealloc__(self):

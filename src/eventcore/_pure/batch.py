@@ -225,11 +225,10 @@ def scan(buf: Buffer, start: int, end: int, rows: Buffer, verify: bool = True) -
 
 
 def prefix_digest(buf: Buffer, start: int, end: int, crc: int = 0) -> tuple[int, int]:
-    """The CRC-32C of the first 21 bytes of each whole batch in `buf[start:end]`, which the batches' own do not cover.
+    """The CRC-32C, continued from `crc`, of the first 21 bytes of each whole batch: what the batches' own leave out.
 
-    `crc` is that of the batches before. Returns (position where it stopped, crc): at `end`, or at a batch whose
-    length does not fit below `end`, or leaves no room for a header. Looks at nothing but the lengths; never raises for
-    bad bytes.
+    Returns (position where it stopped, crc): at `end`, or at a batch whose length leaves no room for a header, or does
+    not fit below `end`. Never raises for bad bytes.
     """
     if not 0 <= crc <= 0xFFFFFFFF:
         raise ValueError("value must be a CRC, 0 <= value < 2**32")

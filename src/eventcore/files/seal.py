@@ -50,7 +50,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class SealBlock(NamedTuple):
-    """The batches from the end of the block, or damaged range, before to `end_position`: offsets below `next_offset`."""
+    """The batches from where the block or damaged range before ends, to `end_position`; offsets below `next_offset`."""
 
     end_position: int
     next_offset: int
@@ -88,12 +88,19 @@ class Seal:
         offsets = np.concatenate((np.full(1, self.base_offset, np.int64), next_offsets))
         for damage in self.damage:
             at = int(np.searchsorted(ends, damage.position, side="right"))
-            in_place = starts[at] == damage.position < damage.end_position
+            in_place = starts[at] == damage.position <= damage.end_position
             if not in_place or not offsets[at] <= damage.first_offset <= damage.next_offset:
                 raise CorruptFile("a damaged range of a seal is not between its blocks")
             starts[at], offsets[at] = damage.end_position, damage.next_offset
         rising = (starts[:-1] < ends).all() and (offsets[:-1] < next_offsets).all()
-        if not rising or starts[-1] != self.size or not 0 <= offsets[-1] <= self.next_offset or self.base_offset < 0:
+        too_small = rising and (ends - starts[:-1] < _BATCH_SIZE_MIN).any()
+        if (
+            not rising
+            or too_small
+            or starts[-1] != self.size
+            or not 0 <= offsets[-1] <= self.next_offset
+            or self.base_offset < 0
+        ):
             raise CorruptFile("the blocks of a seal do not cover its log")
         if len(digests) and not (digests.min() >= 0 and digests.max() <= _DIGEST_MAX):
             raise CorruptFile("a digest of a seal is none")
@@ -145,12 +152,15 @@ def decode(data: bytes) -> Seal:
         raise CorruptFile("the CRC of a seal does not match its bytes")
     if version != VERSION:
         raise UnsupportedFormat(f"a seal of version {version}")
-    *fields, block_count, damage_count = _BODY.unpack_from(data, _FRAME.size)
+    base_offset, size, next_offset, last_position, last_crc, block_count, damage_count = _BODY.unpack_from(
+        data, _FRAME.size
+    )
     words = np.frombuffer(data[_HEADER_SIZE : len(data) // 8 * 8], ">i8").astype(np.int64)
     if len(data) % 8 or min(block_count, damage_count) < 0 or 3 * block_count + 4 * damage_count != len(words):
         raise CorruptFile(f"a seal of {len(data)} bytes with {block_count} blocks and {damage_count} damaged ranges")
-    blocks, damage = words[: 3 * block_count].reshape(-1, 3), words[3 * block_count :].reshape(-1, 4).tolist()
-    return _checked(Seal(*fields, blocks, tuple(DamagedRange(*row) for row in damage)))
+    blocks = words[: 3 * block_count].reshape(-1, 3)
+    damage = tuple(DamagedRange(*row) for row in words[3 * block_count :].reshape(-1, 4).tolist())
+    return _checked(Seal(base_offset, size, next_offset, last_position, last_crc, blocks, damage))
 
 
 def _checked(seal: Seal) -> Seal:
@@ -220,13 +230,21 @@ class Digest:
         self._start = 0
         self._crc = 0
 
+    @classmethod
+    def resumed(cls, seal: Seal) -> Digest:
+        """The digest of a log that was sealed and grows again: its last block stays open."""
+        digest = cls(seal.damage)
+        digest._blocks = [SealBlock(*row) for row in seal.blocks[:-1].tolist()]
+        digest._start = digest.position = int(seal.edges()[0][-2]) if len(seal.blocks) else 0
+        return digest
+
     def skip(self, damage: DamagedRange) -> None:
         """Leave a damaged range out; it lies behind those before, and the digest has not gone beyond its start."""
         self._damage.append(DamagedRange(*damage))
 
     def advance(self, view: Buffer, end: int) -> None:
         """Digest what is new below `end`, where a batch ends. Batches below it must not change any more."""
-        for damage in [damage for damage in self._damage if self.position <= damage.position < end]:
+        for damage in [damage for damage in self._damage if self.position <= damage.position <= end]:
             self._walk(view, damage.position)
             if self.position != damage.position:
                 return
@@ -240,7 +258,7 @@ class Digest:
         Stops early at a batch whose length cannot be: `seal` refuses such a log.
         """
         while end - self.position >= _BATCH_SIZE_MIN:
-            limit = self._start + BLOCK_SIZE
+            limit = max(self._start + BLOCK_SIZE, self.position)
             if self.position == self._start:
                 limit = max(limit, self._start + _PREFIX.size + _PREFIX.unpack_from(view, self._start)[1])
             self.position, self._crc = kernels.batch.prefix_digest(view, self.position, min(limit, end), self._crc)

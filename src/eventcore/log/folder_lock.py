@@ -5,7 +5,7 @@ A broker takes `.lock` of its log directory for itself alone, so it and we keep 
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from eventcore.disk import Disk
@@ -38,5 +38,6 @@ class FolderLocks:
 
     def release(self) -> None:
         """Give everything back."""
-        while self._fds:
-            self._disk.unlock(self._fds.pop())
+        with ExitStack() as releasing:  # all of them, whatever one of them says
+            while self._fds:
+                releasing.callback(self._disk.unlock, self._fds.pop())

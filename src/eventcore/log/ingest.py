@@ -76,7 +76,8 @@ class Ingest:
             segment = local.active
             completed = self._producers.note_marker(segment, segment.log.size - header.size, header)
             if completed is not None:
-                index_aborted(segment, completed)
+                with local.fencing():  # an opening notes it again; a retry would find the marker there already
+                    index_aborted(segment, completed)
 
 
 def _whole_batches(data: memoryview) -> list[tuple[int, BatchHeader]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class LocalLog:
         self.segments = segments
         self._observer = observer
 
+    def fencing(self) -> AbstractContextManager[None]:
+        """See `Observer.fencing`."""
+        return self._observer.fencing()
+
     @property
     def active(self) -> Segment:
         """The segment that takes appends."""
@@ -90,15 +94,18 @@ class LocalLog:
     def new_segment(self, base_offset: int) -> Segment:
         """Create an empty active segment; left-over files of its name are removed first. If it fails, none is left."""
         remove_files(self.disk, self.folder, base_offset)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._remove_quietly, base_offset)
             segment = Segment(self.disk, self.folder, base_offset, self.config, active=True)
-            segment.created_ms = self.clock.now_ms()
+            undo.callback(segment.close)
             self.disk.sync_dir(self.folder)
-        except StorageError:
-            with suppress(StorageError):
-                remove_files(self.disk, self.folder, base_offset)
-            raise
+            undo.pop_all()
+        segment.created_ms = self.clock.now_ms()
         return segment
+
+    def _remove_quietly(self, base_offset: int) -> None:
+        with suppress(StorageError):  # what went wrong first is what the caller needs to know
+            remove_files(self.disk, self.folder, base_offset)
 
     def truncate(self, offset: int) -> None:
         """Make `offset` the log end (rules X1, X2). Durable on return.
@@ -131,7 +138,7 @@ class LocalLog:
 
     def _reopened(self, sealed: Segment) -> Segment:
         segment = Segment(self.disk, self.folder, sealed.base_offset, self.config, active=True)
-        segment.damage = sealed.damage
+        segment.note_damage(*sealed.damage)
         segment.created_ms = self.clock.now_ms()
         segment.next_offset = self.segments.next_base(sealed)
         return segment
@@ -149,8 +156,9 @@ class LocalLog:
 
     def close(self) -> None:
         """Let go of all files."""
-        for segment in self.segments:
-            segment.close()
+        with ExitStack() as closing:  # all of them, whatever one of them says
+            for segment in self.segments:
+                closing.callback(segment.close)
 
 
 def remove_files(disk: Disk, folder: Path, base_offset: int) -> None:

@@ -60,7 +60,8 @@ class LogReader:
             if segment.base_offset >= self._stop:
                 return
             position = segment.find(max(start, segment.base_offset))
-            while position < segment.log.size:
+            segment.inspect(position, segment.reach(self._stop))
+            while True:
                 end = segment.run_end(position)
                 if end > position:
                     yield Location(segment, position, end)

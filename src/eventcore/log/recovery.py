@@ -29,6 +29,7 @@ from eventcore.errors import StorageError, UnsupportedFormat
 from eventcore.files import names, recovery_point
 from eventcore.files.mapped_file import MappedFile
 from eventcore.files.recovery_point import RecoveryPoint
+from eventcore.files.seal import DamagedRange
 from eventcore.files.state_file import Testament
 from eventcore.format.batch import BatchHeader
 from eventcore.log import quarantine
@@ -37,7 +38,7 @@ from eventcore.log.epochs import EpochCache
 from eventcore.log.local import remove_files
 from eventcore.log.reader import batches
 from eventcore.log.scan import BatchRow, Doubt, only_zeros, refuse_other_version, scan_segment
-from eventcore.log.segment import Damage, Segment
+from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 
 _TEMPORARY = ".tmp"
@@ -54,7 +55,7 @@ class RecoveryReport:
     scanned_segments: int = 0
     scanned_bytes: int = 0
     cut_bytes: int = 0
-    damage: list[tuple[str, Damage]] = field(default_factory=list)
+    damage: list[tuple[str, DamagedRange]] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -147,7 +148,7 @@ class Recovery:
     def _report_missing(self, first: int, next_offset: int) -> None:
         """Segments that must have been there before the first one."""
         if first < next_offset:
-            self.report.damage.append((str(self._path(first, names.LOG)), Damage(0, 0, first, next_offset)))
+            self.report.damage.append((str(self._path(first, names.LOG)), DamagedRange(0, 0, first, next_offset)))
 
     def _rebuild_epochs(self, segments: SegmentList) -> None:
         """The checkpoint was unreadable: every batch carries its epoch."""
@@ -226,9 +227,14 @@ class Recovery:
         segment = self._open_segment(base, active=next_base is None)
         if next_base is None:
             segment.walk_end()
+            segment.resume()
         else:
             segment.next_offset = next_base
+        self._report_damage(segment)
         return segment
+
+    def _report_damage(self, segment: Segment) -> None:
+        self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
 
     def _recover(self, base: int, next_base: int | None, *, empty_behind: bool) -> tuple[Segment, bool]:
         """Read a segment; True if the log ends with it although others follow."""
@@ -247,15 +253,15 @@ class Recovery:
             raise
         self.report.scanned_segments += 1
         self.report.scanned_bytes += limit - start
-        self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
+        self._report_damage(segment)
         lost_tail = segment.log.size < limit and next_base is not None and segment.next_offset < next_base
         ended = ended or (empty_behind and lost_tail)
         if next_base is None or ended:
             self._cut_tail(segment, limit)
         else:
             segment.log.sync()
-            segment.seal()
             segment.next_offset = max(segment.next_offset, next_base)
+            segment.seal()
         return segment, ended
 
     def _start(self, segment: Segment, limit: int) -> int:

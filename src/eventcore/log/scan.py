@@ -15,8 +15,9 @@ import numpy as np
 
 from eventcore import _kernels as kernels
 from eventcore.errors import UnsupportedFormat
+from eventcore.files.seal import DamagedRange
 from eventcore.format.batch import HEADER_SIZE
-from eventcore.log.segment import Damage, Segment
+from eventcore.log.segment import Segment
 
 _ROWS = 8192
 _MAGIC_POSITION = 16
@@ -71,7 +72,7 @@ def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take
         if doubt.forgetful and end >= doubt.mark:
             return doubt.next_base is not None
         resume = resume or (limit, expected)
-        segment.damage = (*segment.damage, Damage(position, resume[0], end, resume[1]))
+        segment.note_damage(DamagedRange(position, resume[0], end, resume[1]))
         segment.log.size, segment.next_offset = position, _ = resume
         if position == limit:
             return False

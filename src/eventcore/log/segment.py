@@ -12,29 +12,25 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import CorruptRecord, MappingFault, StorageError
+from eventcore.errors import CorruptRecord, DiskFull, MappingFault, StorageError
 from eventcore.files import names
+from eventcore.files import seal as seal_file
 from eventcore.files.offset_index import OffsetIndex
+from eventcore.files.seal import DamagedRange, Digest
 from eventcore.files.segment_file import SegmentFile
 from eventcore.files.time_index import TimeIndex
 from eventcore.files.txn_index import TxnIndex
 from eventcore.format.batch import BatchHeader
+from eventcore.log import sealed
+from eventcore.log.sealed import SealedBlocks
 
 INT32_MAX = (1 << 31) - 1
-
-
-class Damage(NamedTuple):
-    """A range of bytes that hold no valid batch although the log goes on behind them."""
-
-    position: int
-    end_position: int
-    first_offset: int
-    next_offset: int
+_DIGEST_GAP = 1 << 20
+"""A digest that lags more (after an unclean stop) is left for the sealing."""
 
 
 class Segment:
@@ -52,7 +48,12 @@ class Segment:
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self.first_batch_timestamp: int | None = None
         self.created_ms = 0
-        self.damage: tuple[Damage, ...] = ()
+        self.sealed = not active
+        """Whether a seal, if there is one, is about the whole segment."""
+        self._damage: tuple[DamagedRange, ...] = ()
+        self._blocks: SealedBlocks | None = None
+        self._asked_for_seal = False
+        self._digest = Digest()
         self._interval = config.index_interval_bytes
         self._unindexed = 0
 
@@ -70,6 +71,48 @@ class Segment:
     def path(self, suffix: str) -> Path:
         """The path of one of the segment's files."""
         return self.folder / names.file_name(self.base_offset, suffix)
+
+    @property
+    def damage(self) -> tuple[DamagedRange, ...]:
+        """The ranges that are known to hold no valid batches, by position."""
+        self._load_seal()
+        return self._damage
+
+    def note_damage(self, *ranges: DamagedRange) -> None:
+        """Take in damaged ranges that lie behind all known ones."""
+        for damage in ranges:
+            self._damage += (damage,)
+            self._digest.skip(damage)
+
+    def _load_seal(self) -> None:
+        if self._asked_for_seal or not self.sealed:
+            return
+        self._asked_for_seal = True
+        seal = sealed.load(self.disk, self.log)
+        if seal is None:
+            return
+        self._blocks = SealedBlocks(seal, self.log)
+        self._damage = seal.damage
+        if seal.next_offset < self.next_offset:  # the segments between this one and the next are missing
+            self._damage += (DamagedRange(seal.size, seal.size, seal.next_offset, self.next_offset),)
+
+    def inspect(self, start: int, end: int) -> None:
+        """Check what a batch's CRC does not cover in [start, end) of a sealed log; what is wrong becomes damage."""
+        self._load_seal()
+        if self._blocks is not None:
+            found = self._blocks.check(start, end)
+            if found:
+                self._damage = tuple(sorted((*self._damage, *found)))
+
+    def reach(self, offset: int) -> int:
+        """A position at or behind the end of what must be inspected to read the batches below `offset`."""
+        return self._blocks.block_of(offset - 1)[1] if self._blocks is not None else self.log.size
+
+    def resume(self) -> None:
+        """Take over what a seal says of a log that is going to grow again."""
+        seal = sealed.load(self.disk, self.log)
+        if seal is not None and seal.size == self.log.size:
+            self._digest = Digest.resumed(seal)
 
     def reserve(self, size: int) -> None:
         """Make sure that `size` more bytes of log, and their index entries, cannot fail for want of space."""
@@ -99,6 +142,8 @@ class Segment:
         """
         if self._unindexed > self._interval:
             self.offset_index.append(last_offset, self.log.size)
+            if self.log.size - self._digest.position < _DIGEST_GAP:
+                self._digest.advance(self.log.view, self.log.size)
             self._unindexed = 0
             if max_timestamp > self.max_timestamp:
                 self.time_index.append(max_timestamp, last_offset)
@@ -141,6 +186,11 @@ class Segment:
         Raises CorruptRecord if `offset` lies in a damaged range.
         """
         position = self.floor(offset)
+        self._load_seal()
+        if self._blocks is not None:
+            start, end = self._blocks.block_of(offset)
+            self.inspect(start, end)
+            position = position if start <= position < end else start
         for damage in self.damage:
             if damage.first_offset <= offset < damage.next_offset:
                 raise self.damage_error(damage)
@@ -150,6 +200,7 @@ class Segment:
 
     def find_timestamp(self, timestamp: int, min_offset: int) -> int:
         """The position of the first batch at or above `min_offset` with a record at or after `timestamp`."""
+        self.inspect(0, self.log.size)
         offset = min_offset
         entry = self.time_index.lookup(timestamp - 1)
         if entry is not None and self._time_entry_holds(*entry):
@@ -181,11 +232,11 @@ class Segment:
                 return damage.position
         return self.log.size
 
-    def damage_at(self, position: int) -> Damage | None:
+    def damage_at(self, position: int) -> DamagedRange | None:
         """The damaged range that starts at `position`."""
         return next((damage for damage in self.damage if damage.position == position), None)
 
-    def damage_error(self, damage: Damage) -> CorruptRecord:
+    def damage_error(self, damage: DamagedRange) -> CorruptRecord:
         """The error that a read of the damaged range gets."""
         return CorruptRecord(
             f"offsets {damage.first_offset} to {damage.next_offset - 1} are damaged",
@@ -241,14 +292,31 @@ class Segment:
             self.log.sync()
 
     def seal(self) -> None:
-        """Write the final time-index entry, cut all reserved zeros, and sync the indexes. The log stays mapped."""
+        """Write the final time-index entry, cut all reserved zeros, sync the indexes, write the seal.
+
+        The log stays mapped, and need not have been synced yet: a seal that does not fit what a power cut left of the
+        log is void.
+        """
         if self.max_timestamp >= 0:
             self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
         self.offset_index.trim()
         self.time_index.trim()
         self.log.trim(self.log.size)
         self.sync_indexes()
+        self._write_seal()
         self.active = False
+        self.sealed = True
+
+    def _write_seal(self) -> None:
+        """Without space for it the segment does without, unless it must tell of damage."""
+        if not self.log.size:
+            return
+        try:
+            seal = self._digest.seal(self.log.view, self.base_offset, self.log.size, self.next_offset)
+            seal_file.write(self.disk, self.path(names.SEAL), seal)
+        except (CorruptRecord, DiskFull):
+            if self._damage:
+                raise
 
     def sync_indexes(self) -> None:
         """On return the indexes survive a power cut."""
@@ -273,6 +341,7 @@ class Segment:
         self.max_timestamp, self.max_timestamp_offset = -1, self.base_offset
         self.first_batch_timestamp = None
         self._unindexed = 0
+        self._digest.reset()
         self.log.size, self.next_offset = 0, self.base_offset
 
     def truncate(self, offset: int) -> None:
@@ -289,7 +358,8 @@ class Segment:
         self.log.zero(position, end)
         self.log.sync()
         self.sync_indexes()
-        self.damage = tuple(damage for damage in self.damage if damage.position < position)
+        self._digest.reset(position)
+        self._damage = tuple(damage for damage in self._damage if damage.position < position)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self._unindexed = 0
         self.walk_end()
@@ -297,12 +367,13 @@ class Segment:
 
     def close(self) -> None:
         """Let go of all files."""
-        for file in (self.log, self.offset_index, self.time_index, self.txn_index):
-            file.close()
+        with ExitStack() as closing:  # all of them, whatever one of them says
+            for file in (self.log, self.offset_index, self.time_index, self.txn_index):
+                closing.callback(file.close)
 
     def delete(self) -> None:
         """Remove the segment's files. Whoever has them mapped keeps reading them."""
         self.close()
-        for suffix in (names.LOG, names.INDEX, names.TIME_INDEX, names.TXN_INDEX):
+        for suffix in names.SEGMENT_SUFFIXES:
             if self.disk.exists(self.path(suffix)):
                 self.disk.unlink(self.path(suffix))

@@ -91,6 +91,7 @@ class SharedLog:
         segments = [Segment(self.disk, self.folder, base, self.config, active=False) for base in bases]
         for segment, next_base in zip(segments, bases[1:], strict=False):
             segment.next_offset = next_base
+        segments[-1].sealed = False
         self._segments = SegmentList(segments)
         if self._state is None:
             self._find_end()
@@ -117,6 +118,7 @@ class SharedLog:
         point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
         if point.closed_as(active.base_offset, active.log.size):
             active.walk_end()
+            active.sealed = True
             self.report = RecoveryReport(clean=True)
         else:
             self._scan_end(active)

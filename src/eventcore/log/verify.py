@@ -65,6 +65,7 @@ class _SegmentCheck:
 
     def _batches(self) -> int:
         segment, next_offset, position = self._segment, self._floor, 0
+        segment.inspect(0, segment.log.size)
         for damage in segment.damage:
             self._problem(damage.position, damage.first_offset, str(segment.damage_error(damage)))
         while position < segment.log.size:
