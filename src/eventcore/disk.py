@@ -57,6 +57,14 @@ def _typed(path: Path | str, action: str) -> Iterator[None]:
         raise StorageError(f"cannot {action}: {error.strerror or error}", path=path) from error
 
 
+@contextmanager
+def _failed_sync() -> Iterator[None]:
+    try:
+        yield
+    except DiskFull as error:
+        raise StorageError(error.message, path=error.path) from error.__cause__
+
+
 class Disk:
     """Direct system calls with typed errors. Stateless but for the paths of open descriptors, kept for messages."""
 
@@ -76,12 +84,11 @@ class Disk:
         try:
             with _typed(path, "look at the file"):
                 regular = stat.S_ISREG(os.fstat(fd).st_mode)
+            if not regular:
+                raise NotALog("cannot open the file: it is no regular file", path=path, hint="check the path")
         except BaseException:
             self.close(fd)
             raise
-        if not regular:
-            self.close(fd)
-            raise NotALog("cannot open the file: it is no regular file", path=path, hint="check the path")
         return fd
 
     def close(self, fd: int) -> None:
@@ -231,8 +238,11 @@ class Disk:
                 view, at = view[written:], at + written
 
     def sync(self, fd: int) -> None:
-        """On return the file's content survives a power cut, stores through maps included."""
-        with _typed(self._path(fd), "sync the file"):
+        """On return the file's content survives a power cut, stores through maps included.
+
+        A failure is no DiskFull, even for want of space: what was to be synced is lost, and a second try would lie.
+        """
+        with _failed_sync(), _typed(self._path(fd), "sync the file"):
             if sys.platform == "darwin":
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             else:
@@ -243,7 +253,8 @@ class Disk:
         with _typed(folder, "sync the folder"):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                os.fsync(fd)
+                with _failed_sync(), _typed(folder, "sync the folder"):
+                    os.fsync(fd)
             finally:
                 os.close(fd)
 
@@ -376,7 +387,8 @@ class Disk:
         """
         path = self._path(fd)
         with _typed(path, "read the file past the cache"):
-            os.posix_fadvise(fd, at, size, os.POSIX_FADV_DONTNEED) if hasattr(os, "posix_fadvise") else None
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(fd, at, size, os.POSIX_FADV_DONTNEED)
             try:
                 direct = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | getattr(os, "O_DIRECT", 0))
             except OSError as error:

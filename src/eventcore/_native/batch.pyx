@@ -339,7 +339,7 @@ cdef uint32_t digest_prefixes(const unsigned char* base, Py_ssize_t* pos, Py_ssi
 def prefix_digest(object buf, Py_ssize_t start, Py_ssize_t end, object crc=0):
     """The CRC-32C, continued from `crc`, of the first 21 bytes of each whole batch: what the batches' own leave out.
 
-    Returns (position where it stopped, crc): at `end`, or at a batch whose length cannot be. Other threads run meanwhile.
+    Returns (where it stopped, crc): at `end`, or at a batch whose length cannot be. Other threads run meanwhile.
     """
     cdef Py_buffer view
     if not 0 <= crc <= 0xFFFFFFFF:

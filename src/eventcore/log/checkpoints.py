@@ -46,7 +46,7 @@ class Checkpoints:
     def take(self, local: LocalLog, producers: ProducerStore, log_start: int) -> Checkpoint:
         """The checkpoint of this moment; the caller holds the partition's lock."""
         active = local.active
-        point = RecoveryPoint(local.end_offset, active.base_offset, active.log.size, log_start)
+        point = RecoveryPoint(active.batches_end, active.base_offset, active.log.size, log_start)
         return Checkpoint(point, active, producers.state.snapshot(), [s.base_offset for s in local.segments])
 
     def due(self, local: LocalLog) -> bool:
@@ -66,6 +66,11 @@ class Checkpoints:
             producers.checkpoint(checkpoint.point.recovery_point, checkpoint.bases, checkpoint.producers)
         self._file.write(replace(checkpoint.point, clean=clean))
 
+    def write_if_possible(self, checkpoint: Checkpoint, producers: ProducerStore, *, clean: bool = False) -> None:
+        """`write`, or on a full disk leave the point before it, which is as true."""
+        with suppress(DiskFull):
+            self.write(checkpoint, producers, clean=clean)
+
     def move_log_start(self, offset: int) -> None:
         """Before files below it go; durable on return."""
         self._file.write(replace(self.point, log_start_offset=offset))
@@ -77,19 +82,11 @@ class Checkpoints:
             self._file.write(RecoveryPoint(offset, offset, 0, log_start, truncate_to=offset))
             return
         kept = segments.floor(offset)
-        position = kept.find(offset)
-        if point.recovery_point > offset:
-            point = RecoveryPoint(offset, kept.base_offset, position)
-        self._file.write(
-            replace(
-                point,
-                log_start_offset=log_start,
-                truncate_to=offset,
-                truncate_base=kept.base_offset,
-                truncate_position=position,
-                clean=False,
-            )
-        )
+        position, end = kept.cut_at(offset)
+        if point.recovery_point > end:
+            point = RecoveryPoint(end, kept.base_offset, position)
+        intent = {"truncate_to": offset, "truncate_base": kept.base_offset, "truncate_position": position}
+        self._file.write(replace(point, log_start_offset=log_start, clean=False, **intent))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -86,8 +86,8 @@ class LocalLog:
         with self._observer.changing():
             new = self.new_segment(self.end_offset)
             with self._observer.fencing():
-                old.seal()
                 self.segments = self.segments.plus(new)
+                old.seal()
                 self._observer.rolled(new)
         return new
 
@@ -119,15 +119,17 @@ class LocalLog:
             self._truncate(offset)
 
     def _truncate(self, offset: int) -> None:
-        kept = self.segments.floor(offset)
+        kept = old = self.segments.floor(offset)
         removed = [segment for segment in self.segments if segment.base_offset > kept.base_offset]
-        segments = self.segments.without(removed)
-        if not kept.active:
-            segments = segments.without([kept])
-            kept = self._reopened(kept)
-            segments = segments.plus(kept)
-        kept.truncate(offset)
-        self.segments = segments
+        with ExitStack() as undo:
+            if not kept.active:
+                kept = self._reopened(old)
+                undo.callback(kept.close)
+            kept.truncate(offset)
+            self.segments = self.segments.without([*removed, old]).plus(kept)
+            undo.pop_all()
+        if kept is not old:
+            old.close()
         self._delete(removed)
 
     def restart_at(self, offset: int) -> None:
@@ -144,8 +146,9 @@ class LocalLog:
         return segment
 
     def _delete(self, segments: list[Segment]) -> None:
-        for segment in reversed(segments):
-            segment.delete()
+        with ExitStack() as deleting:  # the last one first, and all of them, whatever one of them says
+            for segment in segments:
+                deleting.callback(segment.delete)
         self.disk.sync_dir(self.folder)
 
     def drop(self, segments: list[Segment]) -> None:

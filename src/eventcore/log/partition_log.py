@@ -82,7 +82,8 @@ class PartitionLog:
     def _refuse_foreign_folder(self) -> None:
         """A folder with things in it, none of them a log's, was probably not meant."""
         found = self.disk.entries(self.folder)
-        ours = [name for name in found if name in _OWN_NAMES or names.parse_file_name(name)]
+        stems = {name.removesuffix(".tmp") for name in found}
+        ours = [name for name in stems if name in _OWN_NAMES or names.parse_file_name(name)]
         if found and not ours:
             kind = "a whole log directory" if "meta.properties" in found else "something else"
             raise NotALog(
@@ -122,10 +123,10 @@ class PartitionLog:
         self.state.begin(self.disk.boot_id(), self.log_end_offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
 
-    def _checkpoint(self, *, clean: bool = False) -> None:
+    def _checkpoint(self) -> None:
         """Only where all of the log has been synced."""
         checkpoint = self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
-        self._checkpoints.write(checkpoint, self.producer_store, clean=clean)
+        self._checkpoints.write(checkpoint, self.producer_store)
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -265,7 +266,7 @@ class PartitionLog:
                 for segment in segments:
                     segment.sync()
                 if checkpoint:
-                    self._checkpoints.write(checkpoint, self.producer_store)
+                    self._checkpoints.write_if_possible(checkpoint, self.producer_store)
             except StorageError as error:
                 raise self._fence(error) from error
             with self._lock:
@@ -326,6 +327,8 @@ class PartitionLog:
                 self.epochs.truncate_from_end(offset)
                 return
             with self.fencing():
+                for segment in self._unsynced:
+                    segment.sync()
                 self._announce_truncation(offset)
                 self._local.truncate(offset)
                 self.epochs.truncate_from_end(offset)
@@ -338,12 +341,12 @@ class PartitionLog:
 
     def _announce_truncation(self, offset: int) -> None:
         """First what the next opening must know, then what readers must know, before a byte is changed."""
-        self.high_watermark = min(self.high_watermark, offset)
-        self.durable_offset = min(self.durable_offset, offset)
         self.log_start_offset = min(self.log_start_offset, offset)
-        self.state.set_mark(self.durable_offset)
+        end = min(self._local.segments.floor(offset).cut_at(offset)[1], self.durable_offset)
+        self.state.set_mark(end)
         self.state.sync()
         self._checkpoints.announce_truncation(self._local, offset, self.log_start_offset)
+        self.high_watermark = self.durable_offset = max(end, self.log_start_offset)
         self.state.truncating(offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
         self._publish()
@@ -394,5 +397,6 @@ class PartitionLog:
         with self.fencing():
             active.seal()
             active.log.sync()
-            self._checkpoint(clean=True)
+            checkpoint = self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
+            self._checkpoints.write_if_possible(checkpoint, self.producer_store, clean=True)
         self._publish()

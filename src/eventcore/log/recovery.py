@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from eventcore.clock import Clock
@@ -88,7 +89,7 @@ class Recovery:
         self._point = point
         self._fenced = testament.fenced
         self._mark = max(point.recovery_point, testament.mark)
-        self._forgetful = testament.fenced or testament.boot_id != disk.boot_id()
+        self._forgetful = testament.fenced or (bool(testament.boot_id) and testament.boot_id != disk.boot_id())
         self.report = RecoveryReport()
         self.recovered: dict[Segment, int] = {}
         """Segments that were read, and the offset from which on."""
@@ -109,13 +110,15 @@ class Recovery:
             self._finish_truncation()
         bases = list_bases(self._disk, self._folder)
         self._remove_orphans(bases)
+        bases = self._remove_below_start(bases)
         if not bases:
+            self._epochs.truncate_from_end(max(point.log_start_offset, point.truncate_to))
             start = max(point.log_start_offset, point.truncate_to)
             self._report_missing(start, self._mark)
             return SegmentList([self._new_segment(max(start, self._mark))])
         self.report.clean = point.closed_as(bases[-1], self._size(bases[-1])) and not self._fenced
         if point.clean and not self.report.clean:
-            self._mark = 0  # somebody else has written since; he may have truncated
+            self._mark, self._forgetful = 0, False  # somebody else has written since; he may have truncated
         if self._mark:
             self._report_missing(point.log_start_offset, bases[0])
         segments = self._open_segments(bases)
@@ -134,8 +137,7 @@ class Recovery:
             (base for base in reversed(bases) if self.report.clean or self._has_data(base)), bases[-1]
         )
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
-            believed = self.report.clean or (next_base is not None and next_base <= self._point.recovery_point)
-            if believed and self._has_indexes(base):
+            if self._is_believed(base, next_base):
                 segments.append(self._believe(base, next_base))
                 continue
             segment, ended = self._recover(base, next_base, empty_behind=base >= last_with_data)
@@ -144,6 +146,15 @@ class Recovery:
                 self._drop([later for later in bases if later > base])
                 break
         return segments
+
+    def _is_believed(self, base: int, next_base: int | None) -> bool:
+        """Whether a segment need not be read: all of it was synced, and it ends where it did then."""
+        if not self._has_indexes(base):
+            return False
+        if self.report.clean or next_base is None:
+            return self.report.clean
+        point = self._point
+        return next_base <= point.recovery_point and (base != point.base_offset or self._size(base) == point.position)
 
     def _report_missing(self, first: int, next_offset: int) -> None:
         """Segments that must have been there before the first one."""
@@ -201,6 +212,15 @@ class Recovery:
             if parsed and parsed[1] in names.SEGMENT_SUFFIXES and parsed[0] not in bases:
                 self._disk.unlink(self._folder / name)
 
+    def _remove_below_start(self, bases: list[int]) -> list[int]:
+        """The log start is durable before the files below it go; a crash may have brought some of them back."""
+        doomed = [base for base, next_base in pairwise(bases) if next_base <= self._point.log_start_offset]
+        for base in doomed:
+            remove_files(self._disk, self._folder, base)
+        if doomed:
+            self._disk.sync_dir(self._folder)
+        return [base for base in bases if base not in doomed]
+
     def _finish_truncation(self) -> None:
         """Do again what `LocalLog.truncate` had begun; the file is cut, nobody has it mapped for writing."""
         point = self._point
@@ -243,7 +263,7 @@ class Recovery:
         if self._fenced:
             self._believe_disk(segment)
         limit = self._disk.data_end(segment.log.fd, file_size) if next_base is None else file_size
-        doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base)
+        doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base, not self._config.compacted)
         try:
             start = self._start(segment, limit)
             ended = scan_segment(segment, start, limit, doubt, self._take(segment))

@@ -50,6 +50,8 @@ class Doubt(NamedTuple):
     """The machine was restarted, or a sync failed: unsynced pages may be lost, and later ones kept."""
     next_base: int | None = None
     """Where the next segment that holds anything begins; None if there is none."""
+    dense: bool = True
+    """No cleaner makes gaps between segments: offsets that are missing there are lost."""
 
 
 def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take: Callable[[BatchRow], None]) -> bool:
@@ -65,7 +67,7 @@ def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take
         refuse_other_version(segment, position, limit)
         end = segment.next_offset
         if position == limit and (end >= expected or doubt.next_base is not None):
-            return False  # whole; offsets before the next segment may be missing where a cleaner has been
+            return end < expected and doubt.forgetful and doubt.dense and end >= doubt.mark
         resume = find_batch(segment.log.view, position, limit, end)
         if resume is None and end >= expected:
             return False

@@ -10,7 +10,7 @@ final time-index entry is written and the reserved zeros are cut. Invariants, ch
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -45,6 +45,8 @@ class Segment:
             self._open_files(config, opened)
             opened.pop_all()
         self.next_offset = base_offset
+        self.batches_end = base_offset
+        """One beyond the last record that is there; a truncation inside a batch makes `next_offset` larger."""
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self.first_batch_timestamp: int | None = None
         self.created_ms = 0
@@ -155,7 +157,7 @@ class Segment:
             self.first_batch_timestamp = max_timestamp
         self._unindexed += size
         self.log.size += size
-        self.next_offset = last_offset + 1
+        self.next_offset = self.batches_end = last_offset + 1
 
     def extend_to(self, size: int, last_offset: int) -> None:
         """Take in one more batch of a log that is only read: its indexes are the writer's."""
@@ -277,12 +279,14 @@ class Segment:
     def walk_end(self) -> None:
         """Find `next_offset`, and a larger timestamp, behind the last index entry of a log that is trusted."""
         position = self.floor(self.base_offset + INT32_MAX)
+        self.next_offset = self.base_offset
         while position < self.log.size:
             header = self.header_at(position)
             if header.max_timestamp > self.max_timestamp:
                 self.max_timestamp, self.max_timestamp_offset = header.max_timestamp, header.last_offset
             self.next_offset = header.next_offset
             position += header.size
+        self.batches_end = self.next_offset
         if self.log.size and self.first_batch_timestamp is None:
             self.first_batch_timestamp = self.header_at(0).max_timestamp
 
@@ -342,7 +346,18 @@ class Segment:
         self.first_batch_timestamp = None
         self._unindexed = 0
         self._digest.reset()
-        self.log.size, self.next_offset = 0, self.base_offset
+        self.log.size, self.next_offset, self.batches_end = 0, self.base_offset, self.base_offset
+
+    def cut_at(self, offset: int) -> tuple[int, int]:
+        """Where a truncation to `offset` cuts: the position, and one beyond the last record that stays."""
+        end, position, end_offset = self.find(offset), self.floor(offset), self.base_offset
+        for damage in self.damage:
+            if damage.end_position <= end:
+                position, end_offset = max(position, damage.end_position), damage.next_offset
+        while position < end:
+            header = self.header_at(position)
+            position, end_offset = position + header.size, header.next_offset
+        return end, end_offset
 
     def truncate(self, offset: int) -> None:
         """Drop every batch that contains or follows `offset`; `next_offset` becomes `offset`. Durable on return.
@@ -373,7 +388,8 @@ class Segment:
 
     def delete(self) -> None:
         """Remove the segment's files. Whoever has them mapped keeps reading them."""
-        self.close()
+        with suppress(StorageError):  # what a failed close may have lost is not wanted any more
+            self.close()
         for suffix in names.SEGMENT_SUFFIXES:
             if self.disk.exists(self.path(suffix)):
                 self.disk.unlink(self.path(suffix))
