@@ -23,9 +23,9 @@ LEAVES = "errors types config clock"
 FEATURES = "groups transactions tables snapshot replication"
 LOG_ORDER = """
     partition
-    shared_log
+    shared_log repair
     partition_log
-    compaction retention repair
+    compaction retention
     columns fetched tailing verify flusher ingest recovery cleaner
     validator writer
     checkpoints

@@ -1,6 +1,6 @@
 """eventcore: an embeddable event-log storage engine. SQLite for event streams, in Kafka's own on-disk format."""
 
-from eventcore.api import build_info, open_partition
+from eventcore.api import build_info, open_partition, repair_partition
 from eventcore.config import LogConfig
 from eventcore.errors import (
     ClosedError,
@@ -36,6 +36,7 @@ from eventcore.log.columns import ColumnBatch
 from eventcore.log.fetched import Fetched, FileSlice
 from eventcore.log.partition import Partition
 from eventcore.log.recovery import RecoveryReport
+from eventcore.log.repair import RepairReport
 from eventcore.log.tailing import Tail
 from eventcore.log.verify import Problem, VerifyReport
 from eventcore.types import AbortedTransaction, BatchInfo, EpochEndOffset, Record
@@ -77,6 +78,7 @@ __all__ = [
     "Record",
     "RecordTooLarge",
     "RecoveryReport",
+    "RepairReport",
     "StorageError",
     "StorageFenced",
     "Tail",
@@ -86,4 +88,5 @@ __all__ = [
     "VerifyReport",
     "build_info",
     "open_partition",
+    "repair_partition",
 ]

@@ -14,6 +14,7 @@ from eventcore.disk import Disk
 from eventcore.errors import NotALog, UsageError
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import FSYNC_MODES, PartitionLog
+from eventcore.log.repair import RepairReport, repair
 from eventcore.log.shared_log import SharedLog
 
 
@@ -46,6 +47,25 @@ def open_partition(
         return Partition(SharedLog(disk, folder, settings))
     disk.make_folder(folder)
     return Partition(PartitionLog(disk, folder, settings, clock or SystemClock(), fsync))
+
+
+def repair_partition(
+    path: str | os.PathLike[str],
+    config: LogConfig | Mapping[str, Any] | None = None,
+    *,
+    dry_run: bool = False,
+    clock: Clock | None = None,
+    disk: Disk | None = None,
+) -> RepairReport:
+    """Read all of a partition; copy what cannot be read to its `quarantine/`, and make the rest a whole log again.
+
+    Records keep their offsets; what was put aside is skipped from then on. Durable on return; after a crash on the way
+    call it again. With `dry_run` it only reports. Raises LogLocked while somebody writes the folder.
+    """
+    folder, disk = Path(path), disk or Disk()
+    if not disk.is_folder(folder):
+        raise NotALog("there is no such folder", path=folder, hint="check the path")
+    return repair(disk, folder, LogConfig.of(config), clock or SystemClock(), dry_run=dry_run)
 
 
 def build_info() -> dict[str, str]:

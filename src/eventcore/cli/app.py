@@ -13,12 +13,13 @@ from eventcore.cli.dump import dump
 from eventcore.cli.failures import Group
 from eventcore.cli.output import write
 from eventcore.cli.read import read
+from eventcore.cli.repair import repair
 from eventcore.cli.stat import stat
 from eventcore.cli.tail import tail
 from eventcore.cli.verify import verify
 
 app = typer.Typer(cls=Group, add_completion=False, pretty_exceptions_enable=False)
-for command in (demo, append, read, tail, stat, dump, verify):
+for command in (demo, append, read, tail, stat, dump, verify, repair):
     app.command()(command)
 
 

@@ -13,7 +13,7 @@ import eventcore as ec
 from eventcore.cli.failures import FAILED, INTERRUPTED, fail, say
 from eventcore.cli.formats import PARSERS, Broken, Fields, Format, Parsed, guess_format
 from eventcore.cli.inputs import LineSource, open_input
-from eventcore.cli.options import Folder, Fsync, Json, config_option, open_folder
+from eventcore.cli.options import Config, Folder, Fsync, Json, config_option, open_folder
 from eventcore.cli.output import size_text, write, write_json
 from eventcore.cli.progress import Advance, ingest_progress
 
@@ -100,9 +100,7 @@ def append(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1_000_000, help="Records appended at once.")] = 1000,
     fsync: Fsync = "always",
-    config: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A configuration in Kafka's name; repeatable.")
-    ] = None,
+    config: Config = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report broken lines and go on.")] = False,
     max_line: Annotated[
         int | None, typer.Option(min=1, metavar="BYTES", help="The longest line; by default max.message.bytes.")

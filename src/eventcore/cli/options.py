@@ -18,6 +18,10 @@ Fsync = Annotated[
     typer.Option(help="What an append waits for: the disk, a sync every flush.ms, nothing."),
 ]
 
+Config = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="A configuration in Kafka's name; repeatable.")
+]
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
 _INT64_MAX = (1 << 63) - 1
@@ -27,17 +31,22 @@ def open_folder(
     path: Path, mode: Literal["rw", "r"] = "r", fsync: str = "always", config: object = None
 ) -> ec.Partition:
     """The partition in a folder; a path that is something else is said so plainly."""
-    if path.exists() and not path.is_dir():
-        raise CommandFailed(f"{path} is a file; give the folder it lies in")
-    if mode == "r" and not path.exists():
-        raise CommandFailed(
-            f"there is no folder {path}; check the path, or make it with `eventcore append {path} FILE`"
-        )
+    check_folder(path, may_be_missing=mode != "r")
     try:
         return ec.open_partition(path, mode, fsync, config)  # type: ignore[arg-type]
     except ec.LogLocked as error:
         error.hint = "end the other writer first; read, tail and stat work meanwhile"
         raise
+
+
+def check_folder(path: Path, *, may_be_missing: bool = False) -> None:
+    """Say plainly what is wrong with a path that is no folder."""
+    if path.exists() and not path.is_dir():
+        raise CommandFailed(f"{path} is a file; give the folder it lies in")
+    if not may_be_missing and not path.exists():
+        raise CommandFailed(
+            f"there is no folder {path}; check the path, or make it with `eventcore append {path} FILE`"
+        )
 
 
 def parse_time(text: str) -> int:

@@ -36,6 +36,7 @@ def _facts(partition: ec.Partition) -> dict[str, Any]:
         "closed": unused == 0,
         "bytes_behind_end": unused,
         "recovery": str(partition.recovery),
+        "io": partition.io or None,
         "version": ec.__version__,
         **ec.build_info(),
     }
@@ -92,6 +93,8 @@ def _print(facts: dict[str, Any]) -> None:
     write(f"{'producers':<20} {facts['producers']}\n")
     write(f"{'size':<20} {size_text(facts['bytes'])}\n")
     write(f"{'state':<20} {_state(facts)}\n")
+    if facts["io"]:
+        write(f"{'written by':<20} {facts['io']}\n")
     write(f"{'kernels':<20} {facts['kernels']}, CRC-32C {facts['crc32c']}\n")
 
 

@@ -7,6 +7,7 @@ higher sequence number counts. A slot:
     24 flags u64 (bit 0: clean close) | 32 recovery point i64 | 40 base offset of its segment i64
     48 its position there i64 | 56 log start offset i64 | 64 unfinished truncation i64: its offset (-1: none)
     72 base offset of the segment it ends in i64 (-1: none is left) | 80 its position there i64
+    88 boot id 16 bytes: of the machine's life in which it was written; in another one, unsynced pages may be lost
 
 Everything below the recovery point was synced, indexes included. `clean` holds only while the last segment still has
 that base and size: a folder that somebody else (a Kafka broker) has written to since is scanned from the recovery
@@ -30,7 +31,7 @@ SIZE = 8192
 
 _SLOTS = (0, SIZE // 2)
 _FRAME = struct.Struct(">8sII")
-_BODY = struct.Struct(">QQqqqqqqq")
+_BODY = struct.Struct(">QQqqqqqqq16s")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class RecoveryPoint:
     truncate_base: int = -1
     truncate_position: int = 0
     clean: bool = False
+    boot_id: bytes = b""
 
     def closed_as(self, active_base_offset: int, active_size: int) -> bool:
         """Whether the log was closed cleanly and its last segment still is as it was then."""
@@ -77,12 +79,12 @@ def _parse(slot: bytes) -> tuple[int, RecoveryPoint]:
     body = slot[_FRAME.size : _FRAME.size + _BODY.size]
     if magic != MAGIC or version != VERSION or crc != kernels.crc32c.crc32c(body):
         return -1, RecoveryPoint()
-    sequence, flags, recovery, base, position, start, truncate_to, truncate_base, truncate_position = _BODY.unpack(body)
+    sequence, flags, *numbers, boot_id = _BODY.unpack(body)
+    recovery, base, position, start, truncate_to, truncate_base, truncate_position = numbers
     if min(recovery, base, position, start, truncate_position) < 0 or base > recovery:
         return -1, RecoveryPoint()
-    clean = bool(flags & 1)
     return sequence, RecoveryPoint(
-        recovery, base, position, start, truncate_to, truncate_base, truncate_position, clean
+        recovery, base, position, start, truncate_to, truncate_base, truncate_position, bool(flags & 1), boot_id
     )
 
 
@@ -110,6 +112,7 @@ class RecoveryFile:
             point.truncate_to,
             point.truncate_base,
             point.truncate_position,
+            self._disk.boot_id(),
         )
         slot = _FRAME.pack(MAGIC, VERSION, kernels.crc32c.crc32c(body)) + body
         self._disk.pwrite_all(self._fd, slot, _SLOTS[sequence % 2])

@@ -7,8 +7,8 @@ damaged ranges together cover the log without a gap. All integers are big-endian
      0 magic "evc-seal" | 8 version u32 = 1 | 12 crc u32: CRC-32C of bytes 0 to 11 and of all from 16 on
     16 base offset i64 | 24 size of the .log i64 | 32 next offset i64: where the log goes on
     40 position of the last whole batch i64 | 48 its crc field i64 | 56 number of blocks i64
-    64 number of damaged ranges i64
-    72 blocks, 24 bytes each: end position i64, next offset i64, digest i64
+    64 number of damaged ranges i64 | 72 CRC-32Cs of .index, .timeindex and .txnindex (empty if missing) 3 * i64
+    96 blocks, 24 bytes each: end position i64, next offset i64, digest i64
        damaged ranges, 32 bytes each: position, end position, first offset, next offset i64
 
 The first 16 bytes mean the same in every version. A seal is only as good as its tie to the log: the size, and the CRC
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ BLOCK_SIZE = 1 << 16
 """Whole batches up to so many bytes make a block; what one changed header bit makes unreadable."""
 
 _FRAME = struct.Struct(">8sII")
-_BODY = struct.Struct(">7q")
+_BODY = struct.Struct(">10q")
 _HEADER_SIZE = _FRAME.size + _BODY.size
 _PREFIX = struct.Struct(">qi")  # base offset and length of a batch
 _CRC = struct.Struct(">I")
@@ -47,6 +47,8 @@ _SIZE_MAX = 64 << 20  # 2 GiB of log in blocks are 3 MiB; the rest is for damage
 _DIGEST_MAX = (1 << 32) - 1
 
 Rows = npt.NDArray[np.int64]
+IndexCrcs = tuple[int, int, int]
+NOT_KNOWN: IndexCrcs = (-1, -1, -1)
 
 
 class SealBlock(NamedTuple):
@@ -68,7 +70,11 @@ class DamagedRange(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Seal:
-    """What a segment was when it was sealed. `blocks` has a row a `SealBlock`."""
+    """What a segment was when it was sealed. `blocks` has a row a `SealBlock`.
+
+    `index_crcs` are the CRC-32Cs of its `.index`, `.timeindex` and `.txnindex`, which have none themselves; -1 if not
+    known. A broker may rebuild an index: one that differs is not damage, but not to be believed.
+    """
 
     base_offset: int
     size: int
@@ -77,6 +83,7 @@ class Seal:
     last_crc: int
     blocks: Rows
     damage: tuple[DamagedRange, ...] = ()
+    index_crcs: IndexCrcs = NOT_KNOWN
 
     def edges(self) -> tuple[Rows, Rows]:
         """For each block the position and the offset it starts at; behind them where the log ends.
@@ -133,6 +140,7 @@ def encode(seal: Seal) -> bytes:
         seal.last_crc,
         len(seal.blocks),
         len(seal.damage),
+        *seal.index_crcs,
     )
     damage = np.array(seal.damage, dtype=">i8").tobytes()
     return _framed(VERSION, body + seal.blocks.astype(">i8").tobytes() + damage)
@@ -152,7 +160,7 @@ def decode(data: bytes) -> Seal:
         raise CorruptFile("the CRC of a seal does not match its bytes")
     if version != VERSION:
         raise UnsupportedFormat(f"a seal of version {version}")
-    base_offset, size, next_offset, last_position, last_crc, block_count, damage_count = _BODY.unpack_from(
+    base_offset, size, next_offset, last_position, last_crc, block_count, damage_count, *index_crcs = _BODY.unpack_from(
         data, _FRAME.size
     )
     words = np.frombuffer(data[_HEADER_SIZE : len(data) // 8 * 8], ">i8").astype(np.int64)
@@ -160,7 +168,9 @@ def decode(data: bytes) -> Seal:
         raise CorruptFile(f"a seal of {len(data)} bytes with {block_count} blocks and {damage_count} damaged ranges")
     blocks = words[: 3 * block_count].reshape(-1, 3)
     damage = tuple(DamagedRange(*row) for row in words[3 * block_count :].reshape(-1, 4).tolist())
-    return _checked(Seal(base_offset, size, next_offset, last_position, last_crc, blocks, damage))
+    index, time_index, txn_index = index_crcs
+    crcs = (index, time_index, txn_index)
+    return _checked(Seal(base_offset, size, next_offset, last_position, last_crc, blocks, damage, crcs))
 
 
 def _checked(seal: Seal) -> Seal:
@@ -168,6 +178,8 @@ def _checked(seal: Seal) -> Seal:
     first, limit = (int(starts[-2]), int(seal.blocks[-1, 0]) - _BATCH_SIZE_MIN) if len(seal.blocks) else (0, 0)
     if not first <= seal.last_position <= limit or not 0 <= seal.last_crc <= _DIGEST_MAX:
         raise CorruptFile("the last batch of a seal is not in its last block")
+    if min(seal.index_crcs) < -1 or max(seal.index_crcs) > _DIGEST_MAX:
+        raise CorruptFile("a CRC of a seal is none")
     return seal
 
 
@@ -278,7 +290,9 @@ class Digest:
         self._start = self.position = self._blocks[-1].end_position if self._blocks else 0
         self._crc = 0
 
-    def seal(self, view: Buffer, base_offset: int, size: int, next_offset: int) -> Seal:
+    def seal(
+        self, view: Buffer, base_offset: int, size: int, next_offset: int, index_crcs: IndexCrcs = NOT_KNOWN
+    ) -> Seal:
         """The seal of the log of `size` bytes. Raises CorruptRecord where a length is not what it was: seal nothing."""
         self.advance(view, size)
         if self.position != size:
@@ -287,8 +301,8 @@ class Digest:
         if self.position > self._start:
             blocks.append(SealBlock(self.position, next_offset, self._crc))
         rows = np.array(blocks, dtype=np.int64).reshape(-1, 3)
-        seal = Seal(base_offset, size, next_offset, 0, 0, rows, tuple(self._damage))
+        seal = Seal(base_offset, size, next_offset, 0, 0, rows, tuple(self._damage), index_crcs)
         if not blocks:
             return seal
         last = _last_batch(view, int(seal.edges()[0][-2]), blocks[-1].end_position)
-        return Seal(base_offset, size, next_offset, last, _stored_crc(view, last), rows, seal.damage)
+        return replace(seal, last_position=last, last_crc=_stored_crc(view, last))

@@ -3,8 +3,7 @@
 Its words are described in the `tail` kernel: they speak of the living writer only. Behind them it leaves a testament
 for the next one. Kafka ignores the file.
 
-    192 boot id 16 bytes: of the machine's life in which the writer opened | 208 mark i64 | 216 its complement i64
-    224 fenced u8
+    192 mark i64 | 200 its complement i64 | 208 fenced u8 | 209 u8: 1 if the log is written by pwrite
 
 The mark is an offset below which everything was durable. It gets to the disk when the system writes the page back, so
 after a power cut it may be old, but never too new: it is lowered, and synced, before a truncation. `fenced` is 1 after
@@ -30,16 +29,15 @@ VERSION = 1
 
 tail = kernels.tail
 
-_BOOT_ID = slice(192, 208)
-_MARK_AT = 208
+_MARK_AT = 192
 _MARK = struct.Struct("=qq")
-_FENCED_AT = 224
+_FENCED_AT = 208
+_PWRITE_AT = 209
 
 
 class Testament(NamedTuple):
     """What the writer before this one left."""
 
-    boot_id: bytes = b""
     mark: int = 0
     fenced: bool = False
 
@@ -108,11 +106,19 @@ class StateFile:
         """Note that everything below `offset` is durable."""
         _MARK.pack_into(self.page, _MARK_AT, offset, ~offset)
 
-    def begin(self, boot_id: bytes, mark: int) -> None:
+    def begin(self, mark: int) -> None:
         """The log has been recovered: from here on the testament is this writer's."""
         self.set_mark(mark)
-        self.page[_BOOT_ID] = boot_id
         self.page[_FENCED_AT] = 0
+
+    @property
+    def io(self) -> str:
+        """How the writer gets bytes into the log: `mmap`, or `pwrite` where the file system cannot reserve blocks."""
+        return "pwrite" if self.page[_PWRITE_AT] else "mmap"
+
+    @io.setter
+    def io(self, io: str) -> None:
+        self.page[_PWRITE_AT] = io == "pwrite"
 
     def fence(self) -> None:
         """Note for the next writer that the page cache may lie."""
@@ -150,4 +156,4 @@ def _is_state(view: memoryview) -> bool:
 
 def _testament(view: memoryview) -> Testament:
     mark, complement = _MARK.unpack_from(view, _MARK_AT)
-    return Testament(bytes(view[_BOOT_ID]), mark if mark == ~complement and mark >= 0 else 0, bool(view[_FENCED_AT]))
+    return Testament(mark if mark == ~complement and mark >= 0 else 0, bool(view[_FENCED_AT]))

@@ -85,8 +85,16 @@ class Checkpoints:
         position, end = kept.cut_at(offset)
         if point.recovery_point > end:
             point = RecoveryPoint(end, kept.base_offset, position)
-        intent = {"truncate_to": offset, "truncate_base": kept.base_offset, "truncate_position": position}
-        self._file.write(replace(point, log_start_offset=log_start, clean=False, **intent))
+        self._file.write(
+            replace(
+                point,
+                log_start_offset=log_start,
+                truncate_to=offset,
+                truncate_base=kept.base_offset,
+                truncate_position=position,
+                clean=False,
+            )
+        )
 
     def close(self) -> None:
         """Let go of the file."""

@@ -78,6 +78,11 @@ class Partition:
         return self._log.report
 
     @property
+    def io(self) -> str:
+        """How the log is written: `mmap`, or `pwrite` where the file system cannot reserve blocks; "" by nobody now."""
+        return self._log.io
+
+    @property
     def log_start_offset(self) -> int:
         """The first offset that may be read."""
         return self._log.log_start_offset

@@ -120,7 +120,8 @@ class PartitionLog:
         self.durable_offset = self.high_watermark = self.log_end_offset
         self._unsynced: list[Segment] = [self._local.active]
         self._checkpoint()
-        self.state.begin(self.disk.boot_id(), self.log_end_offset)
+        self.state.io = "pwrite" if self._local.active.log.private else "mmap"
+        self.state.begin(self._local.active.batches_end)
         self.state.store(tail.LOG_START, self.log_start_offset)
 
     def _checkpoint(self) -> None:
@@ -149,6 +150,11 @@ class PartitionLog:
         return (
             self.high_watermark if unstable is None else max(min(unstable, self.high_watermark), self.log_start_offset)
         )
+
+    @property
+    def io(self) -> str:
+        """See `StateFile.io`."""
+        return self.state.io
 
     def truncations(self) -> int:
         """How often the log was truncated."""

@@ -89,7 +89,7 @@ class Recovery:
         self._point = point
         self._fenced = testament.fenced
         self._mark = max(point.recovery_point, testament.mark)
-        self._forgetful = testament.fenced or (bool(testament.boot_id) and testament.boot_id != disk.boot_id())
+        self._forgetful = testament.fenced or (bool(point.boot_id) and point.boot_id != disk.boot_id())
         self.report = RecoveryReport()
         self.recovered: dict[Segment, int] = {}
         """Segments that were read, and the offset from which on."""
@@ -182,8 +182,8 @@ class Recovery:
 
     def _successor(self, damaged: Segment) -> Segment:
         """Appends go on behind damage in a segment of their own."""
-        damaged.log.sync()
         damaged.seal()
+        damaged.log.sync()
         return self._new_segment(damaged.next_offset)
 
     def _path(self, base: int, suffix: str) -> Path:
@@ -279,9 +279,9 @@ class Recovery:
         if next_base is None or ended:
             self._cut_tail(segment, limit)
         else:
-            segment.log.sync()
             segment.next_offset = max(segment.next_offset, next_base)
             segment.seal()
+            segment.log.sync()
         return segment, ended
 
     def _start(self, segment: Segment, limit: int) -> int:
@@ -369,7 +369,7 @@ def _remove_replaced(disk: Disk, folder: Path, swap: str) -> None:
     """Remove the segments whose offsets a complete `.log.swap` covers: it was written to replace them."""
     start, end = int(swap[:20]), _next_offset(disk, folder / swap)
     for base in list_bases(disk, folder):
-        if start <= base < end:
+        if start <= base < max(end, start + 1):
             remove_files(disk, folder, base)
     disk.sync_dir(folder)
 

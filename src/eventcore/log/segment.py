@@ -39,10 +39,11 @@ class Segment:
     def __init__(self, disk: Disk, folder: Path, base_offset: int, config: LogConfig, *, active: bool) -> None:
         self.disk = disk
         self.folder = folder
+        self.config = config
         self.base_offset = base_offset
         self.active = active
         with ExitStack() as opened:
-            self._open_files(config, opened)
+            self._open_files(opened)
             opened.pop_all()
         self.next_offset = base_offset
         self.batches_end = base_offset
@@ -59,8 +60,8 @@ class Segment:
         self._interval = config.index_interval_bytes
         self._unindexed = 0
 
-    def _open_files(self, config: LogConfig, opened: ExitStack) -> None:
-        write, base = self.active, self.base_offset
+    def _open_files(self, opened: ExitStack) -> None:
+        write, base, config = self.active, self.base_offset, self.config
         capacity, index_capacity = (config.segment_bytes, config.segment_index_bytes) if write else (0, 0)
         self.log = SegmentFile(self.disk, self.path(names.LOG), write=write, capacity=capacity)
         opened.callback(self.log.close)

@@ -197,6 +197,12 @@ class SharedLog:
         unstable = self.producer_store.state.first_unstable_offset(self._static_end)
         return self._static_end if unstable is None else min(unstable, self._static_end)
 
+    @property
+    def io(self) -> str:
+        """See `StateFile.io`; nothing without a living writer."""
+        state = self._refresh()
+        return state.io if state else ""
+
     def truncations(self) -> int:
         """How often the living writer, or one before it, truncated the log; -1 without one."""
         state = self._state
