@@ -48,6 +48,8 @@ def _typed(path: Path | str, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFAULT:  # the system call met a page of a map that cannot be had
+            raise MappingFault(f"cannot {action}: a page cannot be had", path=path) from error
         if error.errno in _FULL:
             raise DiskFull(f"no space left to {action}", path=path) from error
         if error.errno in _UNUSABLE:
@@ -174,10 +176,13 @@ class Disk:
             self._write_zeros(fd, start, size)
 
     def allocates(self, fd: int) -> bool:
-        """Whether `reserve` gets real blocks from the file system, so that storing into them cannot fail for space."""
+        """Whether `reserve` gets real blocks from the file system, so that storing into them cannot fail for space.
+
+        It tries with the first page of the file, which must not be empty.
+        """
         with _typed(self._path(fd), "reserve space"):
             try:
-                kernels.guard.allocate(fd, 0, 1)
+                kernels.guard.allocate(fd, 0, min(_ALIGNMENT, os.fstat(fd).st_size))
             except OSError as error:
                 if error.errno not in _NO_FALLOCATE:
                     raise
@@ -215,12 +220,7 @@ class Disk:
         Raises MappingFault where the device fails: here that is an error, in the store it would be a signal.
         """
         with _typed(self._path(fd), "populate the map"):
-            try:
-                mapping.populate(start, end)
-            except OSError as error:
-                if error.errno != errno.EFAULT:
-                    raise
-                raise MappingFault("a page of the file cannot be had", path=self._path(fd), position=start) from error
+            mapping.populate(start, end)
 
     def pread(self, fd: int, size: int, at: int) -> bytes:
         """Up to `size` bytes from position `at`."""

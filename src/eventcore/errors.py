@@ -166,7 +166,7 @@ class DiskFull(StorageError):
 
 
 class StorageFenced(StorageError):
-    """A sync or rename failed half-way: this handle refuses further work, for good."""
+    """A sync failed, a map broke, or a change was cut short: this handle refuses further work, for good."""
 
     hint = "look at the disk, then open the partition again"
 

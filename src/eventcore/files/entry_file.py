@@ -66,6 +66,13 @@ class EntryFile(ABC):
         self.truncate(offset)
         self.file.zero(self.count * self.entry_size, self.file.data_end())
 
+    def crc(self, below: int | None = None) -> int:
+        """CRC-32C of the entries, or of those below an offset."""
+        count = self.count
+        while below is not None and count and self.offset_of(count - 1) >= below:
+            count -= 1
+        return kernels.crc32c.crc32c(memoryview(self.data)[: count * self.entry_size])
+
     def reset(self) -> None:
         """Drop every entry, whatever the file holds."""
         self.file.zero(0, self.file.data_end())

@@ -36,6 +36,8 @@ class MappedFile:
     view = memoryview(b"")
     floored = False
     """Whether the file system's last free bytes are not for this kind of file."""
+    shared = False
+    """Whether it must be mapped shared whatever the file system can do."""
     _mapping: kernels.guard.Mapping | None = None
 
     def __init__(self, disk: Disk, path: Path, *, write: bool, capacity: int = 0, first_chunk: int = 1 << 20) -> None:
@@ -45,10 +47,10 @@ class MappedFile:
         self._chunk = first_chunk
         self._reserved = self._populated = 0
         self._unflushed = (0, 0)
+        self.private = False
         self.fd = disk.open(path, write=write, create=write) if write or disk.exists(path) else -1
         try:
             self.size = disk.size(self.fd) if self.fd >= 0 else 0
-            self.private = write and capacity > 0 and not disk.allocates(self.fd)
             self._map(max(capacity, self.size) if write else self.size)
         except BaseException:
             self.close()
@@ -59,6 +61,7 @@ class MappedFile:
     def _map(self, capacity: int) -> None:
         if self.write and capacity > self.disk.size(self.fd):
             self.disk.grow(self.fd, capacity)
+        self.private = self.write and capacity > 0 and not self.shared and not self.disk.allocates(self.fd)
         self.capacity = capacity
         self._mapping = self.disk.map(self.fd, capacity, write=self.write, private=self.private) if capacity else None
         self.view = memoryview(self._mapping) if self._mapping is not None else memoryview(b"")
@@ -127,6 +130,9 @@ class MappedFile:
     def zero(self, start: int, end: int) -> None:
         """Zero `[start, end)`; bytes that were never reserved are zeros already."""
         end = min(end, self.capacity)
+        if start < end and end > self._reserved and not self.private:
+            first = start // _PAGE * _PAGE
+            self.disk.reserve(self.fd, first, self._rounded(end) - first)  # a page that is not all ours may fault
         while start < end:
             step = min(end - start, 1 << 20)
             self.view[start : start + step] = bytes(step)

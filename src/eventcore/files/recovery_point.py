@@ -3,11 +3,12 @@
 Two slots, at 0 and at 4096, written in turn, so that a torn write leaves the one before it. The valid slot with the
 higher sequence number counts. A slot:
 
-     0 magic "evcrecov" | 8 version u32 = 2 | 12 crc u32 over the rest | 16 sequence u64
+     0 magic "evcrecov" | 8 version u32 = 2 | 12 crc u32 over the rest | 16 sequence i64
     24 flags u64 (bit 0: clean close) | 32 recovery point i64 | 40 base offset of its segment i64
     48 its position there i64 | 56 log start offset i64 | 64 unfinished truncation i64: its offset (-1: none)
     72 base offset of the segment it ends in i64 (-1: none is left) | 80 its position there i64
     88 boot id 16 bytes: of the machine's life in which it was written; in another one, unsynced pages may be lost
+   104 CRC-32C of the segment's .index, .timeindex and .txnindex below the recovery point, 3 u32
 
 Everything below the recovery point was synced, indexes included. `clean` holds only while the last segment still has
 that base and size: a folder that somebody else (a Kafka broker) has written to since is scanned from the recovery
@@ -30,8 +31,9 @@ VERSION = 2
 SIZE = 8192
 
 _SLOTS = (0, SIZE // 2)
+_LAST = (1 << 63) - 1
 _FRAME = struct.Struct(">8sII")
-_BODY = struct.Struct(">QQqqqqqqq16s")
+_BODY = struct.Struct(">qQqqqqqqq16sIII")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class RecoveryPoint:
     truncate_position: int = 0
     clean: bool = False
     boot_id: bytes = b""
+    index_crcs: tuple[int, int, int] = (0, 0, 0)
 
     def closed_as(self, active_base_offset: int, active_size: int) -> bool:
         """Whether the log was closed cleanly and its last segment still is as it was then."""
@@ -79,12 +82,13 @@ def _parse(slot: bytes) -> tuple[int, RecoveryPoint]:
     body = slot[_FRAME.size : _FRAME.size + _BODY.size]
     if magic != MAGIC or version != VERSION or crc != kernels.crc32c.crc32c(body):
         return -1, RecoveryPoint()
-    sequence, flags, *numbers, boot_id = _BODY.unpack(body)
+    sequence, flags, *numbers, boot_id, index, time_index, txn_index = _BODY.unpack(body)
     recovery, base, position, start, truncate_to, truncate_base, truncate_position = numbers
-    if min(recovery, base, position, start, truncate_position) < 0 or base > recovery:
+    if min(sequence, recovery, base, position, start, truncate_position) < 0 or base > recovery or sequence == _LAST:
         return -1, RecoveryPoint()
+    clean, crcs = bool(flags & 1), (index, time_index, txn_index)
     return sequence, RecoveryPoint(
-        recovery, base, position, start, truncate_to, truncate_base, truncate_position, bool(flags & 1), boot_id
+        recovery, base, position, start, truncate_to, truncate_base, truncate_position, clean, boot_id, crcs
     )
 
 
@@ -113,11 +117,17 @@ class RecoveryFile:
             point.truncate_base,
             point.truncate_position,
             self._disk.boot_id(),
+            *point.index_crcs,
         )
         slot = _FRAME.pack(MAGIC, VERSION, kernels.crc32c.crc32c(body)) + body
         self._disk.pwrite_all(self._fd, slot, _SLOTS[sequence % 2])
         self._disk.sync(self._fd)
         self._sequence, self.point = sequence, point
+
+    def write_both(self, point: RecoveryPoint) -> None:
+        """`write`, and leave no slot with the point before it: what it says must never count again."""
+        self.write(point)
+        self.write(point)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -45,15 +45,14 @@ class Testament(NamedTuple):
 class _SharedPage(MappedFile):
     """Shared with other processes whatever the file system can do: one page of real zeros."""
 
-    def _map(self, capacity: int) -> None:
-        self.private = False
-        super()._map(capacity)
+    shared = True
 
 
 class StateFile:
     """The mapped page. A reader that may not write the folder maps it read-only; waiting then costs it more."""
 
     def __init__(self, disk: Disk, path: Path, *, create: bool, write: bool = True) -> None:
+        self.path = path
         self._file = _SharedPage(disk, path, write=write, capacity=tail.STATE_SIZE if create else 0, first_chunk=4096)
         self.page = self._file.view
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from eventcore import _kernels as kernels
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, UnsupportedFormat
 from eventcore.format.layout import TXN_INDEX_ENTRY
@@ -92,6 +93,11 @@ class TxnIndex:
             self._fd = self._disk.open(self._path, write=True, create=True)
         self._disk.pwrite_all(self._fd, TXN_INDEX_ENTRY.struct.pack(VERSION, *entry), at)
         self._known = (*known, entry)
+
+    def crc(self, below: int | None = None) -> int:
+        """CRC-32C of the file's entries, or of those below an offset. Raises CorruptFile, UnsupportedFormat."""
+        entries = [entry for entry in self.entries() if below is None or entry.last_offset < below]
+        return kernels.crc32c.crc32c(b"".join(TXN_INDEX_ENTRY.struct.pack(VERSION, *entry) for entry in entries))
 
     def truncate(self, offset: int) -> None:
         """Drop the entries from the first one on whose marker is at or above `offset`; durable after `sync`."""

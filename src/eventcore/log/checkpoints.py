@@ -46,7 +46,9 @@ class Checkpoints:
     def take(self, local: LocalLog, producers: ProducerStore, log_start: int) -> Checkpoint:
         """The checkpoint of this moment; the caller holds the partition's lock."""
         active = local.active
-        point = RecoveryPoint(active.batches_end, active.base_offset, active.log.size, log_start)
+        point = RecoveryPoint(
+            active.batches_end, active.base_offset, active.log.size, log_start, index_crcs=active.index_crcs()
+        )
         return Checkpoint(point, active, producers.state.snapshot(), [s.base_offset for s in local.segments])
 
     def due(self, local: LocalLog) -> bool:
@@ -64,7 +66,8 @@ class Checkpoints:
         checkpoint.active.sync_indexes()
         with suppress(DiskFull):
             producers.checkpoint(checkpoint.point.recovery_point, checkpoint.bases, checkpoint.producers)
-        self._file.write(replace(checkpoint.point, clean=clean))
+        write = self._file.write if self.point.truncate_to < 0 else self._file.write_both
+        write(replace(checkpoint.point, clean=clean))
 
     def write_if_possible(self, checkpoint: Checkpoint, producers: ProducerStore, *, clean: bool = False) -> None:
         """`write`, or on a full disk leave the point before it, which is as true."""
@@ -73,7 +76,7 @@ class Checkpoints:
 
     def move_log_start(self, offset: int) -> None:
         """Before files below it go; durable on return."""
-        self._file.write(replace(self.point, log_start_offset=offset))
+        self._file.write_both(replace(self.point, log_start_offset=offset))
 
     def announce_truncation(self, local: LocalLog, offset: int, log_start: int) -> None:
         """Before a byte is changed: an opening that finds this note does the truncation again. Durable on return."""
@@ -84,7 +87,7 @@ class Checkpoints:
         kept = segments.floor(offset)
         position, end = kept.cut_at(offset)
         if point.recovery_point > end:
-            point = RecoveryPoint(end, kept.base_offset, position)
+            point = RecoveryPoint(end, kept.base_offset, position, index_crcs=kept.index_crcs(end))
         self._file.write(
             replace(
                 point,

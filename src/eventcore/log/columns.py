@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eventcore import _kernels as kernels
-from eventcore.errors import StorageError, UsageError
+from eventcore.errors import CorruptRecord, StorageError, UsageError
 from eventcore.format.batch import BatchHeader
 from eventcore.log.reader import Location, LogReader
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Int64Array = npt.NDArray[np.int64]
+_LEAST_RECORD = 7
+"""Bytes of the smallest record: its length, attributes, time and offset deltas, key and value lengths, headers."""
 _NAMES = ("offset", "timestamp", "key_position", "key_length", "value_position", "value_length")
 
 
@@ -91,23 +93,26 @@ class ColumnBatch:
 
 def read_columns(reader: LogReader, start: int, stop: int) -> ColumnBatch:
     """The records of [start, stop) as columns."""
-    arrays = [np.empty(max(stop - start, 0), dtype=np.int64) for _ in _NAMES]
     runs = list(reader.runs()) if stop > start else []
-    view, row = _read_in_place(reader, runs[0], start, stop, arrays) if len(runs) == 1 else (None, 0)
-    if view is None:
-        view, row = _read_gathered(reader, runs, start, stop, arrays)
-    return ColumnBatch([array[:row] for array in arrays], view)
+    if len(runs) == 1:
+        found = _read_in_place(reader, runs[0], start, stop)
+        if found is not None:
+            return found
+    return _read_gathered(reader, runs, start, stop)
+
+
+def _empty(rows: int) -> list[Int64Array]:
+    return [np.empty(rows, dtype=np.int64) for _ in _NAMES]
 
 
 def _buffers(arrays: list[Int64Array]) -> Any:
     return tuple(array.data.cast("B") for array in arrays)
 
 
-def _read_in_place(
-    reader: LogReader, run: Location, start: int, stop: int, arrays: list[Int64Array]
-) -> tuple[memoryview | None, int]:
-    """Decode straight from the map; (None, 0) if a batch on the way needs more than that."""
+def _read_in_place(reader: LogReader, run: Location, start: int, stop: int) -> ColumnBatch | None:
+    """Decode straight from the map; None if a batch on the way needs more than that."""
     view = run.segment.log.view
+    arrays = _empty(min(stop - start, (run.end - run.position) // _LEAST_RECORD))
     try:
         row, position = kernels.decode.read_columns(
             view, run.position, run.end, start, stop, _buffers(arrays), 0, reader.stop_mask, True
@@ -116,7 +121,7 @@ def _read_in_place(
         done = position == run.end or BatchHeader.read(view, position, run.end).base_offset >= stop
     except StorageError as error:
         raise run.segment.located(error) from None
-    return (view.toreadonly(), row) if done else (None, 0)
+    return ColumnBatch([array[:row] for array in arrays], view.toreadonly()) if done else None
 
 
 def _areas(reader: LogReader, runs: list[Location], stop: int) -> Iterator[tuple[BatchHeader, memoryview]]:
@@ -130,20 +135,19 @@ def _areas(reader: LogReader, runs: list[Location], stop: int) -> Iterator[tuple
             position += header.size
 
 
-def _read_gathered(
-    reader: LogReader, runs: list[Location], start: int, stop: int, arrays: list[Int64Array]
-) -> tuple[memoryview, int]:
-    """Gather the (decompressed) records areas into one buffer and decode from there."""
-    gathered, row = bytearray(), 0
-    table = [np.empty(0, dtype=np.int64) for _ in _NAMES]
+def _read_gathered(reader: LogReader, runs: list[Location], start: int, stop: int) -> ColumnBatch:
+    """Gather the (decompressed) records areas into one buffer and decode from there.
+
+    What a header says of its number of records is believed only as far as its bytes can hold them.
+    """
+    gathered, parts = bytearray(), [_empty(0)]
     for header, area in _areas(reader, runs, stop):
-        if header.record_count > len(table[0]):
-            table = [np.empty(header.record_count, dtype=np.int64) for _ in _NAMES]
+        if header.record_count * _LEAST_RECORD > len(area):
+            raise CorruptRecord(f"{header.record_count} records in {len(area)} bytes", offset=header.base_offset)
+        table = _empty(header.record_count)
         count = kernels.decode.decode_columns(area, header, start, stop, _buffers(table), 0, len(gathered))
-        for array, part in zip(arrays, table, strict=True):
-            array[row : row + count] = part[:count]
-        row += count
+        parts.append([column[:count] for column in table])
         gathered += area
     for run in runs:
         run.segment.check()
-    return memoryview(bytes(gathered)), row
+    return ColumnBatch([np.concatenate(columns) for columns in zip(*parts, strict=True)], memoryview(bytes(gathered)))

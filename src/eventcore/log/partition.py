@@ -347,7 +347,7 @@ class Partition:
         wanted, start, stop = to_ms(timestamp), self.log_start_offset, self.high_watermark
         segments = self._log.segments
         for segment in segments:
-            if segments.next_base(segment) <= start or (not segment.active and segment.max_timestamp < wanted):
+            if segments.next_base(segment) <= start or not segment.may_hold(wanted):
                 continue
             position = segment.find_timestamp(wanted, start)
             while position < segment.log.size:

@@ -24,6 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from eventcore import _kernels as kernels
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
@@ -31,6 +32,7 @@ from eventcore.errors import (
     ClosedError,
     EventCoreError,
     FencedLeaderEpoch,
+    MappingFault,
     NotALog,
     OffsetMismatch,
     OffsetOutOfRange,
@@ -71,6 +73,7 @@ class PartitionLog:
         self._lock = threading.RLock()
         self._sync_lock = threading.RLock()
         self._failure: EventCoreError | None = None
+        self._faults = kernels.guard.faults()
         self._subscribers: list[Callable[[], None]] = []
         self._refuse_foreign_folder()
         with ExitStack() as opened:
@@ -236,10 +239,19 @@ class PartitionLog:
     def _publish(self) -> None:
         if self._failure is not None:
             return  # nothing more becomes visible
+        if kernels.guard.faults() != self._faults:
+            self._look_for_faults()
         end = self.log_end_offset
         if self.fsync != "always":
             self.high_watermark = end
         self.state.publish(self.last_stable_offset, self.high_watermark, end, self.durable_offset)
+
+    def _look_for_faults(self) -> None:
+        """A map broke somewhere in this process. If it is one of ours, nothing is published any more."""
+        self._faults = kernels.guard.faults()
+        if self.state.broken or self._local.active.broken:
+            path = self.state.path if self.state.broken else self._local.active.log.path
+            raise self._fence(MappingFault("a page of the file cannot be had", path=path))
 
     def _acknowledge(self, end: int) -> None:
         if self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages:
@@ -285,7 +297,7 @@ class PartitionLog:
         """No second try: the system reports a failed sync once, and then takes the lost pages for written."""
         with self._lock:
             self._failure = StorageFenced(
-                f"a sync failed ({error.message}); durable is everything below offset {self.durable_offset}",
+                f"the storage failed ({error.message}); durable is everything below offset {self.durable_offset}",
                 path=error.path or self.folder,
             )
             self.state.fence()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,11 +33,10 @@ from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.seal import DamagedRange
 from eventcore.files.state_file import Testament
 from eventcore.format.batch import BatchHeader
-from eventcore.log import quarantine
+from eventcore.log import epoch_check, quarantine
 from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import remove_files
-from eventcore.log.reader import batches
 from eventcore.log.scan import BatchRow, Doubt, only_zeros, refuse_other_version, scan_segment
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
@@ -122,8 +121,7 @@ class Recovery:
         if self._mark:
             self._report_missing(point.log_start_offset, bases[0])
         segments = self._open_segments(bases)
-        if self._epochs.damaged:
-            self._rebuild_epochs(SegmentList(segments))
+        epoch_check.check(self._epochs, SegmentList(segments))
         if segments[-1].damage:
             segments.append(self._successor(segments[-1]))
         self._epochs.truncate_from_end(segments[-1].next_offset)
@@ -138,8 +136,12 @@ class Recovery:
         )
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
             if self._is_believed(base, next_base):
-                segments.append(self._believe(base, next_base))
-                continue
+                segment = self._believe(base, next_base)
+                if segment.indexes_hold or next_base is None:
+                    self._report_damage(segment)
+                    segments.append(segment)
+                    continue
+                segment.close()
             segment, ended = self._recover(base, next_base, empty_behind=base >= last_with_data)
             segments.append(segment)
             if ended:
@@ -160,14 +162,6 @@ class Recovery:
         """Segments that must have been there before the first one."""
         if first < next_offset:
             self.report.damage.append((str(self._path(first, names.LOG)), DamagedRange(0, 0, first, next_offset)))
-
-    def _rebuild_epochs(self, segments: SegmentList) -> None:
-        """The checkpoint was unreadable: every batch carries its epoch."""
-        for segment in segments:
-            with suppress(StorageError):  # what lies behind a damaged range of an old segment is not to be known
-                for _, _, header in batches(SegmentList([segment]), segment.base_offset, segment.next_offset):
-                    if header.leader_epoch > self._epochs.latest:
-                        self._epochs.assign(header.leader_epoch, header.base_offset)
 
     def _new_segment(self, base_offset: int) -> Segment:
         segment = self._open_segment(base_offset, active=True)
@@ -250,7 +244,6 @@ class Recovery:
             segment.resume()
         else:
             segment.next_offset = next_base
-        self._report_damage(segment)
         return segment
 
     def _report_damage(self, segment: Segment) -> None:
@@ -294,7 +287,8 @@ class Recovery:
                 segment.walk_end()
             except StorageError:
                 segment.next_offset = -1
-            if (segment.log.size, segment.next_offset) == (point.position, point.recovery_point):
+            found = (segment.log.size, segment.next_offset, segment.index_crcs())
+            if found == (point.position, point.recovery_point, point.index_crcs):
                 self.recovered[segment] = point.recovery_point
                 return point.position
         refuse_other_version(segment, 0, limit)

@@ -11,6 +11,7 @@ final time-index entry is written and the reserved zeros are cut. Invariants, ch
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -137,6 +138,11 @@ class Segment:
         if self.log.broken:
             raise MappingFault("a page of the file cannot be had", path=self.log.path)
 
+    @property
+    def broken(self) -> bool:
+        """Whether a page of the log or of an index could not be had."""
+        return self.log.broken or self.offset_index.file.broken or self.time_index.file.broken
+
     def add_batch(self, size: int, last_offset: int, max_timestamp: int) -> None:
         """Take in the batch of `size` bytes that was just written at `log.size`: indexes, marks, `next_offset`.
 
@@ -205,7 +211,7 @@ class Segment:
         """The position of the first batch at or above `min_offset` with a record at or after `timestamp`."""
         self.inspect(0, self.log.size)
         offset = min_offset
-        entry = self.time_index.lookup(timestamp - 1)
+        entry = self.time_index.lookup(timestamp - 1) if self.active or self.indexes_hold else None
         if entry is not None and self._time_entry_holds(*entry):
             offset = max(offset, entry[1])
         position = self.find(max(offset, self.base_offset))
@@ -308,6 +314,7 @@ class Segment:
         self.time_index.trim()
         self.log.trim(self.log.size)
         self.sync_indexes()
+        self.check()
         self._write_seal()
         self.active = False
         self.sealed = True
@@ -317,7 +324,8 @@ class Segment:
         if not self.log.size:
             return
         try:
-            seal = self._digest.seal(self.log.view, self.base_offset, self.log.size, self.next_offset)
+            crcs = self.index_crcs()
+            seal = self._digest.seal(self.log.view, self.base_offset, self.log.size, self.next_offset, crcs)
             seal_file.write(self.disk, self.path(names.SEAL), seal)
         except (CorruptRecord, DiskFull):
             if self._damage:
@@ -329,6 +337,25 @@ class Segment:
             if file.fd >= 0:
                 file.sync()
         self.txn_index.sync()
+
+    def index_crcs(self, below: int | None = None) -> tuple[int, int, int]:
+        """CRC-32C of the entries of the three indexes, or of those below an offset."""
+        return self.offset_index.crc(below), self.time_index.crc(below), self.txn_index.crc(below)
+
+    def may_hold(self, timestamp: int) -> bool:
+        """Whether there may be a record at or after `timestamp`; the index is asked only if it can be believed."""
+        return self.active or self.max_timestamp >= timestamp or not self.indexes_hold
+
+    @cached_property
+    def indexes_hold(self) -> bool:
+        """Whether the indexes are those that were sealed, as far as a seal says."""
+        self._load_seal()
+        if self._blocks is None:
+            return self.sealed  # a segment that somebody just read to its end has grown since
+        try:
+            return self._blocks.seal.index_crcs in (self.index_crcs(), seal_file.NOT_KNOWN)
+        except StorageError:
+            return False
 
     def keep_indexes_below(self, offset: int) -> None:
         """Drop the index entries at and above `offset`; behind them everything is read again."""

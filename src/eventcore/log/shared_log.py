@@ -128,10 +128,19 @@ class SharedLog:
 
     def _scan_end(self, active: Segment) -> None:
         """Read the whole last segment: what lies behind damage must be found, too."""
-        limit, active.log.size = active.log.size, 0
+        limit, active.log.size = self._data_end(active), 0
         scan_segment(active, 0, limit, Doubt(), lambda row: active.extend_to(row.size, row.last_offset))
+        active.indexes_hold = False
         damage = [(str(active.log.path), damaged) for damaged in active.damage]
         self.report = RecoveryReport(False, 1, limit, 0, damage)
+
+    def _data_end(self, segment: Segment) -> int:
+        """Behind it the file has only holes, and on a full file system even looking at one may fail."""
+        fd = self.disk.open(segment.log.path, write=False)
+        try:
+            return self.disk.data_end(fd, segment.log.size)
+        finally:
+            self.disk.close(fd)
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -107,6 +107,7 @@ class BatchWriter:
             as_large_as_any = start == 0 or end - start == self._max_bytes
             fits = count == left or (count > 0 and as_large_as_any and not atomic)
             if fits and not self._local.due_for_roll(max_timestamp, self._local.clock.now_ms()):
+                segment.check()
                 header = BatchHeader.read(view, start, position)
                 segment.written(position)
                 segment.add_batch(header.size, header.last_offset, header.max_timestamp)

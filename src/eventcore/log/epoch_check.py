@@ -1,0 +1,51 @@
+"""Does `leader-epoch-checkpoint` fit the log? The file has no checksum, but every batch carries its epoch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from eventcore.errors import EventCoreError, StorageError
+from eventcore.format.batch import BatchHeader
+from eventcore.log.epochs import NO_EPOCH, EpochCache
+from eventcore.log.reader import batches
+from eventcore.log.segments import SegmentList
+
+
+def check(epochs: EpochCache, segments: SegmentList) -> None:
+    """Make the epochs anew from the batches if the file was unreadable, or says what the log does not."""
+    with suppress(StorageError):  # what a damaged range says is not to be known
+        if not epochs.damaged and _fits(epochs, segments):
+            return
+    rebuild(epochs, segments)
+
+
+def _fits(epochs: EpochCache, segments: SegmentList) -> bool:
+    end = segments.active.next_offset
+    starts = {start for _, start in epochs.entries if segments.first.base_offset <= start < end}
+    around = [
+        _batch_at(segments, offset)
+        for start in sorted({segments.first.base_offset, *starts})
+        for offset in (start - 1, start)
+    ]
+    return all(header is None or _agrees(epochs, header) for header in around)
+
+
+def _agrees(epochs: EpochCache, header: BatchHeader) -> bool:
+    return header.leader_epoch == NO_EPOCH or header.leader_epoch == epochs.epoch_at(header.last_offset)
+
+
+def _batch_at(segments: SegmentList, offset: int) -> BatchHeader | None:
+    """The batch that holds `offset`, or the one behind it."""
+    if not segments.first.base_offset <= offset < segments.active.next_offset:
+        return None
+    return next((header for _, _, header in batches(segments, offset, segments.active.next_offset)), None)
+
+
+def rebuild(epochs: EpochCache, segments: SegmentList) -> None:
+    """Take the epochs from the batches, which may be fewer than the file had: some may have begun without a record."""
+    epochs.clear()
+    for segment in segments:
+        with suppress(EventCoreError):
+            for _, _, header in batches(SegmentList([segment]), segment.base_offset, segment.next_offset):
+                if header.leader_epoch > epochs.latest:
+                    epochs.assign(header.leader_epoch, header.base_offset)
