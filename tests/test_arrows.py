@@ -35,7 +35,8 @@ LOG_ORDER = """
     local
     segments scan
     segment
-    producers epochs quarantine folder_lock sealed
+    quarantine folder_lock sealed
+    producers epochs
 """.strip().splitlines()
 """Inside log/ a module may import those of lower lines; those of one line do not know each other."""
 
@@ -72,6 +73,7 @@ ROWS = {
     "store": Row(f"store log files format _kernels disk metrics {LEAVES}"),
     **log_rows(),
     "files": Row(f"files format _kernels disk {LEAVES}"),
+    "files.damage": Row(f"format _kernels disk {LEAVES}", "numpy"),
     "files.seal": Row(f"files format _kernels disk {LEAVES}", "numpy"),
     "format": Row(f"format _kernels {LEAVES}"),
     "format.compression": Row(f"format _kernels {LEAVES}", "zstandard cramjam"),

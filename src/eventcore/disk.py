@@ -48,7 +48,7 @@ def _typed(path: Path | str, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.EFAULT:  # the system call met a page of a map that cannot be had
+        if error.errno == errno.EFAULT:  # a page of a map
             raise MappingFault(f"cannot {action}: a page cannot be had", path=path) from error
         if error.errno in _FULL:
             raise DiskFull(f"no space left to {action}", path=path) from error
@@ -84,9 +84,7 @@ class Disk:
             fd = os.open(path, flags, 0o600)  # O_NONBLOCK: a pipe in the file's place must not make us wait
         self._paths[fd] = path
         try:
-            with _typed(path, "look at the file"):
-                regular = stat.S_ISREG(os.fstat(fd).st_mode)
-            if not regular:
+            if not stat.S_ISREG(self._status(fd).st_mode):
                 raise NotALog("cannot open the file: it is no regular file", path=path, hint="check the path")
         except BaseException:
             self.close(fd)
@@ -101,11 +99,14 @@ class Disk:
 
     def size(self, fd: int) -> int:
         """Length of the file in bytes."""
+        return self._status(fd).st_size
+
+    def _status(self, fd: int) -> os.stat_result:
         with _typed(self._path(fd), "look at the file"):
-            return os.fstat(fd).st_size
+            return os.fstat(fd)
 
     def exists(self, path: Path) -> bool:
-        """Whether there is anything at `path`. What may not be looked at is an error, not a missing file."""
+        """Whether there is anything at `path`; what may not be looked at is an error."""
         return self._mode(path, os.lstat) is not None
 
     def is_folder(self, path: Path) -> bool:
@@ -191,9 +192,8 @@ class Disk:
 
     def _write_zeros(self, fd: int, start: int, size: int) -> None:
         """Give holes real blocks by writing back what they read as; for file systems without fallocate."""
-        step = 1 << 16
-        for at in range(start, start + size, step):
-            length = min(step, start + size - at)
+        for at in range(start, start + size, 1 << 16):
+            length = min(1 << 16, start + size - at)
             self.pwrite_all(fd, os.pread(fd, length, at).ljust(length, b"\0"), at)
 
     def grow(self, fd: int, size: int) -> None:
@@ -374,10 +374,8 @@ class Disk:
 
     def boot_id(self) -> bytes:
         """16 bytes that differ after a restart of the machine; zeros where the system does not tell."""
-        try:
-            return bytes.fromhex(_BOOT_ID.read_text("ascii").strip().replace("-", ""))
-        except (OSError, ValueError):
-            return bytes(16)
+        text = _BOOT_ID.read_text("ascii") if _BOOT_ID.exists() else ""
+        return bytes.fromhex(text.strip().replace("-", "")) or bytes(16)
 
     def read_direct(self, fd: int, size: int, at: int) -> bytes:
         """Up to `size` bytes as the disk has them, past the page cache; both numbers are multiples of 4,096.

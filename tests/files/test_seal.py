@@ -28,7 +28,7 @@ def log_of(sizes: Sequence[int], base_offset: int = BASE) -> tuple[bytes, list[i
     for number, size in enumerate(sizes):
         found = bytearray(batch_of(size))
         struct.pack_into(">q", found, 0, base_offset + 2 * number)
-        struct.pack_into(">i", found, 12, number)
+        struct.pack_into(">i", found, 12, number // 3)
         data += found
         starts.append(len(data))
     return bytes(data), starts
@@ -55,12 +55,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_bytes_are_the_documented_ones() -> None:
-    rows = np.array([[100, 7, 0xFFFFFFFF]], np.int64)
+    rows = np.array([[100, 7, 0xFFFFFFFF, 5]], np.int64)
     data = seal.encode(Seal(5, 120, 9, 39, 0xABCD, rows, (DamagedRange(100, 120, 7, 9),), (1, -1, 0xFFFFFFFF)))
     body = bytes.fromhex(
         "0000000000000005 0000000000000078 0000000000000009 0000000000000027 000000000000abcd 0000000000000001"
         "0000000000000001 0000000000000001 ffffffffffffffff 00000000ffffffff"
-        "0000000000000064 0000000000000007 00000000ffffffff"
+        "0000000000000064 0000000000000007 00000000ffffffff 0000000000000005"
         "0000000000000064 0000000000000078 0000000000000007 0000000000000009"
     )
     crc = kernels.crc32c.crc32c(b"evc-seal\0\0\0\1" + body)
@@ -93,8 +93,9 @@ def test_blocks_are_the_longest_runs_that_fit() -> None:
     assert found.blocks[:, 0].tolist() == ends
     assert found.blocks[:, 1].tolist() == [BASE + 2 * STARTS.index(end) for end in ends]
     for block, start in zip(found.blocks.tolist(), [0, *ends], strict=False):
-        prefixes = b"".join(LOG[at : at + 21] for at in STARTS[:-1] if start <= at < block[0])
-        assert SealBlock(*block).digest == kernels.crc32c.crc32c(prefixes)
+        headers = [LOG[at : at + 61] for at in STARTS[:-1] if start <= at < block[0]]
+        assert SealBlock(*block).outer == kernels.crc32c.crc32c(b"".join(header[:21] for header in headers))
+        assert SealBlock(*block).inner == kernels.crc32c.crc32c(b"".join(header[21:] for header in headers))
     assert found.last_position == STARTS[8]
     assert found.last_crc == int.from_bytes(LOG[STARTS[8] + 17 : STARTS[8] + 21], "big")
 
@@ -168,7 +169,7 @@ def test_hostile_fields_with_a_right_crc_are_refused(field: int, value: int) -> 
 def test_hostile_rows_with_a_right_crc_are_refused(value: int) -> None:
     """A position or offset out of order, anywhere in the blocks and damaged ranges."""
     good = seal.encode(sealed(HOLED, 9, (HOLE,)))
-    digests = set(range(96 + 16, len(good) - 32, 24))
+    digests = {at + more for at in range(96 + 16, len(good) - 32, 32) for more in (0, 8)}
     for at in range(96, len(good), 8):
         body = bytearray(good)
         body[at : at + 8] = value.to_bytes(8, "big", signed=True)
@@ -185,7 +186,9 @@ def test_a_gigabyte_is_read_at_once() -> None:
     from time import perf_counter
 
     ends = np.arange(1, 16_385, dtype=np.int64) * seal.BLOCK_SIZE
-    found = Seal(0, 1 << 30, 16_384, (1 << 30) - 100, 7, np.stack((ends, ends // seal.BLOCK_SIZE, ends % 999), 1))
+    found = Seal(
+        0, 1 << 30, 16_384, (1 << 30) - 100, 7, np.stack((ends, ends // seal.BLOCK_SIZE, ends % 999, ends % 888), 1)
+    )
     data, times = seal.encode(found), []
     for _ in range(5):
         began = perf_counter()
@@ -201,18 +204,15 @@ def flipped(data: bytes, byte: int, bit: int) -> bytes:
 
 
 @pytest.mark.parametrize(("data", "damage"), [(LOG, ()), (HOLED, (HOLE,))], ids=["whole", "damaged"])
-def test_every_bit_that_no_crc_covers_is_found_in_its_block(data: bytes, damage: tuple[DamagedRange, ...]) -> None:
+def test_every_bit_of_every_header_is_found(data: bytes, damage: tuple[DamagedRange, ...]) -> None:
     found = sealed(data, 9, damage)
-    starts, offsets = found.edges()
-    for start in STARTS[:-1]:
+    for number, start in enumerate(STARTS[:-1]):
         if damage and HOLE.position <= start < HOLE.end_position:
             continue
-        index = int(np.searchsorted(found.blocks[:, 0], start, side="right"))
-        expected = DamagedRange(int(starts[index]), int(found.blocks[index, 0]), int(offsets[index]),
-                                int(found.blocks[index, 1]))  # fmt: skip
-        for bit in range(21 * 8):
+        offset = BASE + 2 * number
+        for bit in range(61 * 8):
             bad = flipped(data, start + bit // 8, bit % 8)
-            assert seal.check_blocks(found, bad) == [expected]
+            assert seal.check_blocks(found, bad) == [DamagedRange(start, STARTS[number + 1], offset, offset + 2)], bit
             assert seal.belongs(found, len(bad), bad)
 
 
@@ -220,13 +220,13 @@ def test_only_the_asked_for_blocks_are_checked() -> None:
     found = sealed(LOG, 9)
     bad = flipped(flipped(LOG, 3, 1), STARTS[8], 1)
     first, last = seal.check_blocks(found, bad)
-    assert (first.position, first.first_offset) == (0, BASE)
-    assert (last.end_position, last.next_offset) == (len(LOG), BASE + 18)
+    assert first == DamagedRange(0, STARTS[1], BASE, BASE + 2)
+    assert last == DamagedRange(STARTS[8], STARTS[9], BASE + 16, BASE + 18)
     assert seal.check_blocks(found, bad, 0, 1) == [first]
-    assert seal.check_blocks(found, bad, 0, first.end_position) == [first]
-    assert seal.check_blocks(found, bad, first.end_position) == [last]
-    assert seal.check_blocks(found, bad, first.end_position, last.position) == []
-    assert seal.check_blocks(found, bad, first.end_position - 1, last.position + 1) == [first, last]
+    assert seal.check_blocks(found, bad, 0, STARTS[1]) == [first]
+    assert seal.check_blocks(found, bad, STARTS[1]) == [last]
+    assert seal.check_blocks(found, bad, STARTS[1], STARTS[7]) == []
+    assert seal.check_blocks(found, bad, STARTS[1] - 1, STARTS[7] + 1) == [first, last]
 
 
 def test_a_rewritten_log_does_not_belong() -> None:

@@ -18,10 +18,10 @@ __all__ = [
     "TRUNCATED",
     "UNSUPPORTED",
     "crc_holds",
+    "digest_headers",
     "find_offset",
     "find_timestamp",
     "offsets",
-    "prefix_digest",
     "read_header",
     "scan",
     "write_header",
@@ -65,6 +65,6 @@ def write_header(
     record_count: int,
 ) -> None: ...
 def scan(buf: Buffer, start: int, end: int, rows: Buffer, verify: bool = True) -> tuple[int, int, int]: ...
-def prefix_digest(buf: Buffer, start: int, end: int, crc: int = 0) -> tuple[int, int]: ...
+def digest_headers(buf: Buffer, start: int, end: int, outer: int = 0, inner: int = 0) -> tuple[int, int, int]: ...
 def find_offset(buf: Buffer, start: int, end: int, offset: int) -> int: ...
 def find_timestamp(buf: Buffer, start: int, end: int, timestamp: int, min_offset: int) -> int: ...

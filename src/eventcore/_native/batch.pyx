@@ -53,10 +53,10 @@ __all__ = [
     "TRUNCATED",
     "UNSUPPORTED",
     "crc_holds",
+    "digest_headers",
     "find_offset",
     "find_timestamp",
     "offsets",
-    "prefix_digest",
     "read_header",
     "scan",
     "write_header",
@@ -323,36 +323,37 @@ def scan(object buf, Py_ssize_t start, Py_ssize_t end, object rows, bint verify=
     return count, start, <int>status
 
 
-cdef uint32_t digest_prefixes(const unsigned char* base, Py_ssize_t* pos, Py_ssize_t end, uint32_t crc) noexcept nogil:
-    cdef unsigned char prefix[ATTRIBUTES_AT]  # a copy: what is digested is what is hopped by
+cdef void fold_headers(const unsigned char* base, Py_ssize_t* pos, Py_ssize_t end, uint32_t* crcs) noexcept nogil:
+    cdef unsigned char header[HEADER_BYTES]  # a copy: what is digested is what is hopped by
     cdef int64_t length
     while end - pos[0] >= HEADER_BYTES:
-        copy_bytes(prefix, base + pos[0], ATTRIBUTES_AT)
-        length = load_be32(prefix + LENGTH_AT)
+        copy_bytes(header, base + pos[0], HEADER_BYTES)
+        length = load_be32(header + LENGTH_AT)
         if not HEADER_BYTES - PREFIX_BYTES <= length <= end - pos[0] - PREFIX_BYTES:
             break
-        crc = crc32c_update(crc, prefix, ATTRIBUTES_AT)
+        crcs[0] = crc32c_update(crcs[0], header, ATTRIBUTES_AT)
+        crcs[1] = crc32c_update(crcs[1], header + ATTRIBUTES_AT, HEADER_BYTES - ATTRIBUTES_AT)
         pos[0] += <Py_ssize_t>length + PREFIX_BYTES
-    return crc
 
 
-def prefix_digest(object buf, Py_ssize_t start, Py_ssize_t end, object crc=0):
-    """The CRC-32C, continued from `crc`, of the first 21 bytes of each whole batch: what the batches' own leave out.
+def digest_headers(object buf, Py_ssize_t start, Py_ssize_t end, object outer=0, object inner=0):
+    """The CRC-32Cs, continued, of the first 21 bytes of each whole batch, and of the other 40 of its header.
 
-    Returns (where it stopped, crc): at `end`, or at a batch whose length cannot be. Other threads run meanwhile.
+    Returns (where it stopped, outer, inner): at `end`, or at a batch whose length cannot be. Takes no lock meanwhile.
     """
     cdef Py_buffer view
-    if not 0 <= crc <= 0xFFFFFFFF:
-        raise ValueError("value must be a CRC, 0 <= value < 2**32")
-    cdef uint32_t value = crc
+    cdef uint32_t crcs[2]
+    if not (0 <= outer <= 0xFFFFFFFF and 0 <= inner <= 0xFFFFFFFF):
+        raise ValueError("outer and inner must be CRCs, 0 <= value < 2**32")
+    crcs[0], crcs[1] = outer, inner
     take_buffer(buf, &view, PyBUF_SIMPLE)
     try:
         end = checked_range(&view, start, end)
         with nogil:
-            value = digest_prefixes(<const unsigned char*>view.buf, &start, end, value)
+            fold_headers(<const unsigned char*>view.buf, &start, end, crcs)
     finally:
         PyBuffer_Release(&view)
-    return start, value
+    return start, crcs[0], crcs[1]
 
 
 cdef Status find_batch(

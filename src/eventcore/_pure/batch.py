@@ -41,10 +41,10 @@ __all__ = [
     "TRUNCATED",
     "UNSUPPORTED",
     "crc_holds",
+    "digest_headers",
     "find_offset",
     "find_timestamp",
     "offsets",
-    "prefix_digest",
     "read_header",
     "scan",
     "write_header",
@@ -224,24 +224,25 @@ def scan(buf: Buffer, start: int, end: int, rows: Buffer, verify: bool = True) -
     return count, pos, status
 
 
-def prefix_digest(buf: Buffer, start: int, end: int, crc: int = 0) -> tuple[int, int]:
-    """The CRC-32C, continued from `crc`, of the first 21 bytes of each whole batch: what the batches' own leave out.
+def digest_headers(buf: Buffer, start: int, end: int, outer: int = 0, inner: int = 0) -> tuple[int, int, int]:
+    """The CRC-32Cs, continued, of the first 21 bytes of each whole batch, and of the other 40 of its header.
 
-    Returns (position where it stopped, crc): at `end`, or at a batch whose length leaves no room for a header, or does
+    The former are what the batches' own CRCs leave out, the latter what can be checked without reading the records.
+    Returns (where it stopped, outer, inner): at `end`, or at a batch whose length leaves no room for a header, or does
     not fit below `end`. Never raises for bad bytes.
     """
-    if not 0 <= crc <= 0xFFFFFFFF:
-        raise ValueError("value must be a CRC, 0 <= value < 2**32")
+    if not (0 <= outer <= 0xFFFFFFFF and 0 <= inner <= 0xFFFFFFFF):
+        raise ValueError("outer and inner must be CRCs, 0 <= value < 2**32")
     view = as_bytes(buf)
     end = checked_range(view, start, end)
     while end - start >= HEADER_SIZE:
-        prefix = bytes(view[start : start + _CRC_START])
-        length = _PREFIX.unpack_from(prefix)[1]
+        header = bytes(view[start : start + HEADER_SIZE])
+        length = _PREFIX.unpack_from(header)[1]
         if not HEADER_SIZE - PREFIX_SIZE <= length <= end - start - PREFIX_SIZE:
             break
-        crc = crc32c(prefix, crc)
+        outer, inner = crc32c(header[:_CRC_START], outer), crc32c(header[_CRC_START:], inner)
         start += PREFIX_SIZE + length
-    return start, crc
+    return start, outer, inner
 
 
 def find_offset(buf: Buffer, start: int, end: int, offset: int) -> int:

@@ -31,7 +31,7 @@ VERSION = 2
 SIZE = 8192
 
 _SLOTS = (0, SIZE // 2)
-_LAST = (1 << 63) - 1
+_TOO_HIGH = 1 << 62
 _FRAME = struct.Struct(">8sII")
 _BODY = struct.Struct(">qQqqqqqqq16sIII")
 
@@ -84,7 +84,11 @@ def _parse(slot: bytes) -> tuple[int, RecoveryPoint]:
         return -1, RecoveryPoint()
     sequence, flags, *numbers, boot_id, index, time_index, txn_index = _BODY.unpack(body)
     recovery, base, position, start, truncate_to, truncate_base, truncate_position = numbers
-    if min(sequence, recovery, base, position, start, truncate_position) < 0 or base > recovery or sequence == _LAST:
+    if (
+        min(sequence, recovery, base, position, start, truncate_position) < 0
+        or base > recovery
+        or sequence >= _TOO_HIGH
+    ):
         return -1, RecoveryPoint()
     clean, crcs = bool(flags & 1), (index, time_index, txn_index)
     return sequence, RecoveryPoint(

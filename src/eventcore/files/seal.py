@@ -1,14 +1,15 @@
 """A sealed segment's `.seal`: what tells a changed bit where the batches' own CRCs do not look. Kafka ignores the file.
 
 A batch's CRC covers it from byte 21 on. The seal holds, for each block of whole batches (up to 64 KiB; a larger batch
-is a block of its own), the CRC-32C of their first 21 bytes, base offset to CRC field, one after the other. Blocks and
-damaged ranges together cover the log without a gap. All integers are big-endian, as Kafka's are:
+is a block of its own), the CRC-32C of their first 21 bytes, base offset to CRC field, one after the other (outer), and
+that of the other 40 bytes of their headers (inner), so that headers can be believed without reading the records.
+Blocks and damaged ranges together cover the log without a gap. All integers are big-endian, as Kafka's are:
 
      0 magic "evc-seal" | 8 version u32 = 1 | 12 crc u32: CRC-32C of bytes 0 to 11 and of all from 16 on
     16 base offset i64 | 24 size of the .log i64 | 32 next offset i64: where the log goes on
     40 position of the last whole batch i64 | 48 its crc field i64 | 56 number of blocks i64
     64 number of damaged ranges i64 | 72 CRC-32Cs of .index, .timeindex and .txnindex (empty if missing) 3 * i64
-    96 blocks, 24 bytes each: end position i64, next offset i64, digest i64
+    96 blocks, 32 bytes each: end position, next offset, outer digest, inner digest i64
        damaged ranges, 32 bytes each: position, end position, first offset, next offset i64
 
 The first 16 bytes mean the same in every version. A seal is only as good as its tie to the log: the size, and the CRC
@@ -20,22 +21,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from eventcore import _kernels as kernels
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, CorruptRecord, StorageError, UnsupportedFormat
+from eventcore.files.damage import BLOCK_SIZE, Block, DamagedRange, Rows, find_damage, scanned
 from eventcore.types import Buffer
 
 MAGIC = b"evc-seal"
 VERSION = 1
-BLOCK_SIZE = 1 << 16
-"""Whole batches up to so many bytes make a block; what one changed header bit makes unreadable."""
-
 _FRAME = struct.Struct(">8sII")
 _BODY = struct.Struct(">10q")
 _HEADER_SIZE = _FRAME.size + _BODY.size
@@ -46,7 +45,6 @@ _BATCH_SIZE_MIN = kernels.batch.HEADER_SIZE
 _SIZE_MAX = 64 << 20  # 2 GiB of log in blocks are 3 MiB; the rest is for damaged ranges
 _DIGEST_MAX = (1 << 32) - 1
 
-Rows = npt.NDArray[np.int64]
 IndexCrcs = tuple[int, int, int]
 NOT_KNOWN: IndexCrcs = (-1, -1, -1)
 
@@ -56,16 +54,8 @@ class SealBlock(NamedTuple):
 
     end_position: int
     next_offset: int
-    digest: int
-
-
-class DamagedRange(NamedTuple):
-    """Bytes [position, end_position) that hold no valid batch, where offsets [first_offset, next_offset) should be."""
-
-    position: int
-    end_position: int
-    first_offset: int
-    next_offset: int
+    outer: int
+    inner: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +80,11 @@ class Seal:
 
         Raises CorruptFile if blocks and damaged ranges do not follow each other from the first byte to the last.
         """
-        ends, next_offsets, digests = self.blocks[:, 0], self.blocks[:, 1], self.blocks[:, 2]
+        return self._edges
+
+    @cached_property
+    def _edges(self) -> tuple[Rows, Rows]:
+        ends, next_offsets, digests = self.blocks[:, 0], self.blocks[:, 1], self.blocks[:, 2:]
         starts = np.concatenate((np.zeros(1, np.int64), ends))
         offsets = np.concatenate((np.full(1, self.base_offset, np.int64), next_offsets))
         for damage in self.damage:
@@ -163,11 +157,10 @@ def decode(data: bytes) -> Seal:
     base_offset, size, next_offset, last_position, last_crc, block_count, damage_count, *index_crcs = _BODY.unpack_from(
         data, _FRAME.size
     )
-    words = np.frombuffer(data[_HEADER_SIZE : len(data) // 8 * 8], ">i8").astype(np.int64)
-    if len(data) % 8 or min(block_count, damage_count) < 0 or 3 * block_count + 4 * damage_count != len(words):
+    rows = np.frombuffer(data[_HEADER_SIZE : len(data) // 32 * 32], ">i8").astype(np.int64).reshape(-1, 4)
+    if len(data) % 32 or min(block_count, damage_count) < 0 or block_count + damage_count != len(rows):
         raise CorruptFile(f"a seal of {len(data)} bytes with {block_count} blocks and {damage_count} damaged ranges")
-    blocks = words[: 3 * block_count].reshape(-1, 3)
-    damage = tuple(DamagedRange(*row) for row in words[3 * block_count :].reshape(-1, 4).tolist())
+    blocks, damage = rows[:block_count], tuple(DamagedRange(*row) for row in rows[block_count:].tolist())
     index, time_index, txn_index = index_crcs
     crcs = (index, time_index, txn_index)
     return _checked(Seal(base_offset, size, next_offset, last_position, last_crc, blocks, damage, crcs))
@@ -199,9 +192,10 @@ def belongs(seal: Seal, size: int, view: Buffer) -> bool:
 
 
 def check_blocks(seal: Seal, view: Buffer, start: int = 0, end: int | None = None) -> list[DamagedRange]:
-    """The blocks that overlap [start, end) of the log and are not as they were sealed. Batch CRCs are not checked.
+    """The batches in blocks that overlap [start, end) which are not as they were sealed, or cannot be made sense of.
 
-    Ranges that were damaged when the log was sealed are in `seal.damage` instead.
+    Where they cannot be told it is the whole block. What batches' own CRCs cover is not checked. Ranges that were
+    damaged when the log was sealed are in `seal.damage` instead.
     """
     starts, offsets = seal.edges()
     limit = seal.size if end is None else min(end, seal.size)
@@ -209,10 +203,9 @@ def check_blocks(seal: Seal, view: Buffer, start: int = 0, end: int | None = Non
     last = int(np.searchsorted(starts[:-1], limit, side="left"))
     bad = []
     for index in range(first, last):
-        end_position, next_offset, digest = seal.blocks[index].tolist()
-        position = int(starts[index])
-        if kernels.batch.prefix_digest(view, position, end_position) != (end_position, digest):
-            bad.append(DamagedRange(position, end_position, int(offsets[index]), next_offset))
+        end_position, next_offset, outer, inner = seal.blocks[index].tolist()
+        block = DamagedRange(int(starts[index]), end_position, int(offsets[index]), next_offset)
+        bad += find_damage(view, Block(block, outer, inner))
     return bad
 
 
@@ -221,11 +214,10 @@ def _stored_crc(view: Buffer, position: int) -> int:
 
 
 def _last_batch(view: Buffer, start: int, end: int) -> int:
-    rows = np.zeros((BLOCK_SIZE // _BATCH_SIZE_MIN, kernels.batch.ROW_SIZE), np.int64)
-    count, position, _ = kernels.batch.scan(view, start, end, rows.data.cast("B"), False)
-    if position != end:
-        raise CorruptRecord("no record batch where the log is to be sealed", position=position)
-    return int(rows[count - 1, 0])
+    rows = scanned(view, start, end, verify=False)
+    if not len(rows) or int(rows[-1, 0] + rows[-1, 1]) != end:
+        raise CorruptRecord("no record batch where the log is to be sealed", position=start)
+    return int(rows[-1, 0])
 
 
 class Digest:
@@ -240,7 +232,7 @@ class Digest:
         self._blocks: list[SealBlock] = []
         self._damage = [DamagedRange(*range) for range in damage]
         self._start = 0
-        self._crc = 0
+        self._crcs = [0, 0]
 
     @classmethod
     def resumed(cls, seal: Seal) -> Digest:
@@ -273,22 +265,22 @@ class Digest:
             limit = max(self._start + BLOCK_SIZE, self.position)
             if self.position == self._start:
                 limit = max(limit, self._start + _PREFIX.size + _PREFIX.unpack_from(view, self._start)[1])
-            self.position, self._crc = kernels.batch.prefix_digest(view, self.position, min(limit, end), self._crc)
+            self.position, *self._crcs = kernels.batch.digest_headers(view, self.position, min(limit, end), *self._crcs)
             if limit >= end or self.position == self._start or end - self.position < _BATCH_SIZE_MIN:
                 return
             self._cut(_PREFIX.unpack_from(view, self.position)[0])
 
     def _cut(self, next_offset: int) -> None:
         if self.position > self._start:
-            self._blocks.append(SealBlock(self.position, next_offset, self._crc))
-            self._start, self._crc = self.position, 0
+            self._blocks.append(SealBlock(self.position, next_offset, *self._crcs))
+            self._start, self._crcs = self.position, [0, 0]
 
     def reset(self, position: int = 0) -> None:
         """The log was cut at `position`, and may go on there with other batches."""
         self._blocks = [block for block in self._blocks if block.end_position < position]
         self._damage = [damage for damage in self._damage if damage.position < position]
         self._start = self.position = self._blocks[-1].end_position if self._blocks else 0
-        self._crc = 0
+        self._crcs = [0, 0]
 
     def seal(
         self, view: Buffer, base_offset: int, size: int, next_offset: int, index_crcs: IndexCrcs = NOT_KNOWN
@@ -299,8 +291,8 @@ class Digest:
             raise CorruptRecord("a batch whose length cannot be, where the log is to be sealed", position=self.position)
         blocks = [*self._blocks]
         if self.position > self._start:
-            blocks.append(SealBlock(self.position, next_offset, self._crc))
-        rows = np.array(blocks, dtype=np.int64).reshape(-1, 3)
+            blocks.append(SealBlock(self.position, next_offset, *self._crcs))
+        rows = np.array(blocks, dtype=np.int64).reshape(-1, 4)
         seal = Seal(base_offset, size, next_offset, 0, 0, rows, tuple(self._damage), index_crcs)
         if not blocks:
             return seal

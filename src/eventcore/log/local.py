@@ -129,7 +129,8 @@ class LocalLog:
             self.segments = self.segments.without([*removed, old]).plus(kept)
             undo.pop_all()
         if kept is not old:
-            old.close()
+            with suppress(StorageError):  # everything in it was synced
+                old.close()
         self._delete(removed)
 
     def restart_at(self, offset: int) -> None:
@@ -151,11 +152,14 @@ class LocalLog:
                 deleting.callback(segment.delete)
         self.disk.sync_dir(self.folder)
 
-    def drop(self, segments: list[Segment]) -> None:
-        """Remove whole segments from the front, their files included. Durable on return."""
-        with self._observer.changing():
-            self.segments = self.segments.without(segments)
-            self._delete(segments)
+    def drop_below(self, offset: int) -> list[Segment]:
+        """Remove the segments that lie wholly below `offset`, their files included. Durable on return."""
+        gone = [s for s in self.segments if s is not self.active and self.segments.next_base(s) <= offset]
+        if gone:
+            with self._observer.changing():
+                self.segments = self.segments.without(gone)
+                self._delete(gone)
+        return gone
 
     def close(self) -> None:
         """Let go of all files."""

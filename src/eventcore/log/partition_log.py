@@ -33,20 +33,17 @@ from eventcore.errors import (
     EventCoreError,
     FencedLeaderEpoch,
     MappingFault,
-    NotALog,
     OffsetMismatch,
     OffsetOutOfRange,
     StorageError,
     StorageFenced,
 )
-from eventcore.files import names, recovery_point
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log.checkpoints import Checkpoints
-from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.epochs import EpochCache
 from eventcore.log.flusher import Flusher
-from eventcore.log.folder_lock import LOCK_NAME, FolderLocks
+from eventcore.log.folder_lock import FolderLocks, refuse_foreign_folder
 from eventcore.log.ingest import Ingest
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore
@@ -56,7 +53,6 @@ from eventcore.log.segments import SegmentList
 from eventcore.log.writer import NO_PRODUCER, BatchWriter, Columns, Producer
 from eventcore.types import BatchInfo
 
-_OWN_NAMES = {LOCK_NAME, STATE_NAME, recovery_point.NAME, EPOCHS_NAME, "partition.metadata"}
 FSYNC_MODES = ("always", "interval", "never")
 
 
@@ -75,25 +71,12 @@ class PartitionLog:
         self._failure: EventCoreError | None = None
         self._faults = kernels.guard.faults()
         self._subscribers: list[Callable[[], None]] = []
-        self._refuse_foreign_folder()
+        refuse_foreign_folder(disk, folder)
         with ExitStack() as opened:
             opened.callback(FolderLocks(disk, folder, f"process {self._pid}").release)
             self._open(opened)
             self._opened = opened.pop_all()
         self._flusher = Flusher(self, config.flush_ms) if fsync == "interval" else None
-
-    def _refuse_foreign_folder(self) -> None:
-        """A folder with things in it, none of them a log's, was probably not meant."""
-        found = self.disk.entries(self.folder)
-        stems = {name.removesuffix(".tmp") for name in found}
-        ours = [name for name in stems if name in _OWN_NAMES or names.parse_file_name(name)]
-        if found and not ours:
-            kind = "a whole log directory" if "meta.properties" in found else "something else"
-            raise NotALog(
-                f"the folder holds {kind}: {', '.join(sorted(found)[:3])}",
-                path=self.folder,
-                hint="give the folder of one partition, an empty folder, or a new name",
-            )
 
     def _open(self, opened: ExitStack) -> None:
         self.state = StateFile(self.disk, self.folder / STATE_NAME, create=True)
@@ -359,11 +342,11 @@ class PartitionLog:
 
     def _announce_truncation(self, offset: int) -> None:
         """First what the next opening must know, then what readers must know, before a byte is changed."""
-        self.log_start_offset = min(self.log_start_offset, offset)
-        end = min(self._local.segments.floor(offset).cut_at(offset)[1], self.durable_offset)
+        end = min(self._local.segments.floor(offset).cut_at(offset)[1], self.durable_offset, offset)
         self.state.set_mark(end)
         self.state.sync()
-        self._checkpoints.announce_truncation(self._local, offset, self.log_start_offset)
+        self._checkpoints.announce_truncation(self._local, offset, min(self.log_start_offset, offset))
+        self.log_start_offset = min(self.log_start_offset, offset)
         self.high_watermark = self.durable_offset = max(end, self.log_start_offset)
         self.state.truncating(offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
@@ -387,11 +370,8 @@ class PartitionLog:
             return self.log_start_offset
 
     def _drop_below(self, offset: int) -> None:
-        segments = self._local.segments
-        gone = [s for s in segments if s is not self._local.active and segments.next_base(s) <= offset]
-        if gone:
-            self._local.drop(gone)
-            self.producer_store.remove([segment.base_offset for segment in gone])
+        gone = self._local.drop_below(offset)
+        self.producer_store.remove([segment.base_offset for segment in gone])
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""

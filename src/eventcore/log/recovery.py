@@ -28,9 +28,9 @@ from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import StorageError, UnsupportedFormat
 from eventcore.files import names, recovery_point
+from eventcore.files.damage import DamagedRange
 from eventcore.files.mapped_file import MappedFile
 from eventcore.files.recovery_point import RecoveryPoint
-from eventcore.files.seal import DamagedRange
 from eventcore.files.state_file import Testament
 from eventcore.format.batch import BatchHeader
 from eventcore.log import epoch_check, quarantine
@@ -137,7 +137,7 @@ class Recovery:
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
             if self._is_believed(base, next_base):
                 segment = self._believe(base, next_base)
-                if segment.indexes_hold or next_base is None:
+                if self._indexes_hold(segment):
                     self._report_damage(segment)
                     segments.append(segment)
                     continue
@@ -246,6 +246,15 @@ class Recovery:
             segment.next_offset = next_base
         return segment
 
+    def _indexes_hold(self, segment: Segment) -> bool:
+        """The last segment's are as they were at the close, those of the others as they were sealed."""
+        if not segment.active:
+            return segment.indexes_hold
+        try:
+            return segment.index_crcs() == self._point.index_crcs
+        except StorageError:
+            return False
+
     def _report_damage(self, segment: Segment) -> None:
         self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
 
@@ -267,8 +276,8 @@ class Recovery:
         self.report.scanned_segments += 1
         self.report.scanned_bytes += limit - start
         self._report_damage(segment)
-        lost_tail = segment.log.size < limit and next_base is not None and segment.next_offset < next_base
-        ended = ended or (empty_behind and lost_tail)
+        if next_base is not None and empty_behind and self._mark <= segment.next_offset < next_base:
+            ended = ended or segment.log.size < limit or (doubt.forgetful and doubt.dense)
         if next_base is None or ended:
             self._cut_tail(segment, limit)
         else:
@@ -285,9 +294,9 @@ class Recovery:
             try:
                 segment.keep_indexes_below(point.recovery_point)
                 segment.walk_end()
+                found = (segment.log.size, segment.next_offset, segment.index_crcs())
             except StorageError:
-                segment.next_offset = -1
-            found = (segment.log.size, segment.next_offset, segment.index_crcs())
+                found = None
             if found == (point.position, point.recovery_point, point.index_crcs):
                 self.recovered[segment] = point.recovery_point
                 return point.position

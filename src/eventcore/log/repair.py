@@ -16,7 +16,7 @@ from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.files import names
-from eventcore.files.seal import DamagedRange
+from eventcore.files.damage import DamagedRange
 from eventcore.log import quarantine
 from eventcore.log.partition_log import PartitionLog
 from eventcore.log.scan import Doubt, scan_segment

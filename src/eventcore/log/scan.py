@@ -15,7 +15,7 @@ import numpy as np
 
 from eventcore import _kernels as kernels
 from eventcore.errors import UnsupportedFormat
-from eventcore.files.seal import DamagedRange
+from eventcore.files.damage import DamagedRange
 from eventcore.format.batch import HEADER_SIZE
 from eventcore.log.segment import Segment
 

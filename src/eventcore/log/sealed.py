@@ -1,4 +1,6 @@
-"""What a seal says of a segment: its damaged ranges, and for each block whether it still is as it was sealed.
+"""What is known to be wrong with a segment's log: damaged ranges, noted or found, and pages that cannot be had.
+
+A seal tells of damaged ranges, and for each block whether it still is as it was sealed.
 
 Blocks are checked when something in them is first read, and only then. What is found is damage like any other.
 """
@@ -8,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from eventcore.disk import Disk
-from eventcore.errors import StorageError
+from eventcore.errors import CorruptRecord, MappingFault, StorageError
 from eventcore.files import seal as seal_file
-from eventcore.files.seal import DamagedRange, Seal
+from eventcore.files.damage import DamagedRange
+from eventcore.files.seal import Digest, Seal
 from eventcore.files.segment_file import SegmentFile
 
 
@@ -53,3 +56,86 @@ class SealedBlocks:
         """Start and end of the block that holds `offset`, or of the one behind it; empty behind the last."""
         index = int(np.searchsorted(self.seal.blocks[:, 1], offset, side="right"))
         return self._span(index) if index < len(self._checked) else (self.seal.size, self.seal.size)
+
+
+class CheckedLog:
+    """The part of a segment that knows which of its bytes are not to be believed."""
+
+    disk: Disk
+    log: SegmentFile
+    next_offset: int
+
+    def __init__(self, *, sealed: bool) -> None:
+        self.sealed = sealed
+        """Whether a seal, if there is one, is about the whole segment."""
+        self._damage: tuple[DamagedRange, ...] = ()
+        self._blocks: SealedBlocks | None = None
+        self._asked_for_seal = False
+        self._digest = Digest()
+
+    @property
+    def damage(self) -> tuple[DamagedRange, ...]:
+        """The ranges that are known to hold no valid batches, by position."""
+        self._load_seal()
+        return self._damage
+
+    def note_damage(self, *ranges: DamagedRange) -> None:
+        """Take in damaged ranges that lie behind all known ones."""
+        for damage in ranges:
+            self._damage += (damage,)
+            self._digest.skip(damage)
+
+    def _load_seal(self) -> None:
+        if self._asked_for_seal or not self.sealed:
+            return
+        self._asked_for_seal = True
+        seal = load(self.disk, self.log)
+        if seal is None:
+            return
+        self._blocks = SealedBlocks(seal, self.log)
+        self._damage = seal.damage
+        if seal.next_offset < self.next_offset:  # the segments between this one and the next are missing
+            self._damage += (DamagedRange(seal.size, seal.size, seal.next_offset, self.next_offset),)
+
+    def inspect(self, start: int, end: int) -> None:
+        """Check what a batch's CRC does not cover in [start, end) of a sealed log; what is wrong becomes damage."""
+        self._load_seal()
+        if self._blocks is not None:
+            found = self._blocks.check(start, end)
+            if found:
+                self._damage = tuple(sorted((*self._damage, *found)))
+
+    def reach(self, offset: int) -> int:
+        """A position at or behind the end of what must be inspected to read the batches below `offset`."""
+        return self._blocks.block_of(offset - 1)[1] if self._blocks is not None else self.log.size
+
+    def run_end(self, position: int) -> int:
+        """Where the undamaged run of batches around `position` ends."""
+        for damage in self.damage:
+            if position <= damage.position:
+                return damage.position
+        return self.log.size
+
+    def damage_at(self, position: int) -> DamagedRange | None:
+        """The damaged range that starts at `position`."""
+        return next((damage for damage in self.damage if damage.position == position), None)
+
+    def damage_error(self, damage: DamagedRange) -> CorruptRecord:
+        """The error that a read of the damaged range gets."""
+        return CorruptRecord(
+            f"offsets {damage.first_offset} to {damage.next_offset - 1} are damaged",
+            path=self.log.path,
+            position=damage.position,
+            offset=damage.first_offset,
+        )
+
+    def located(self, error: StorageError) -> StorageError:
+        """The same error with this segment's path in it. Raises MappingFault if that is what is behind it."""
+        self.check()
+        error.path = error.path or str(self.log.path)
+        return error
+
+    def check(self) -> None:
+        """Raise MappingFault if what was read from the log's map, or stored, may be nothing."""
+        if self.log.broken:
+            raise MappingFault("a page of the file cannot be had", path=self.log.path)

@@ -17,27 +17,28 @@ from pathlib import Path
 from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import CorruptRecord, DiskFull, MappingFault, StorageError
+from eventcore.errors import CorruptRecord, DiskFull, StorageError
 from eventcore.files import names
 from eventcore.files import seal as seal_file
 from eventcore.files.offset_index import OffsetIndex
-from eventcore.files.seal import DamagedRange, Digest
+from eventcore.files.seal import Digest
 from eventcore.files.segment_file import SegmentFile
 from eventcore.files.time_index import TimeIndex
 from eventcore.files.txn_index import TxnIndex
 from eventcore.format.batch import BatchHeader
 from eventcore.log import sealed
-from eventcore.log.sealed import SealedBlocks
+from eventcore.log.sealed import CheckedLog
 
 INT32_MAX = (1 << 31) - 1
 _DIGEST_GAP = 1 << 20
 """A digest that lags more (after an unclean stop) is left for the sealing."""
 
 
-class Segment:
+class Segment(CheckedLog):
     """The records from `base_offset` on; `next_offset` is one beyond its last record."""
 
     def __init__(self, disk: Disk, folder: Path, base_offset: int, config: LogConfig, *, active: bool) -> None:
+        super().__init__(sealed=not active)
         self.disk = disk
         self.folder = folder
         self.config = config
@@ -52,12 +53,6 @@ class Segment:
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self.first_batch_timestamp: int | None = None
         self.created_ms = 0
-        self.sealed = not active
-        """Whether a seal, if there is one, is about the whole segment."""
-        self._damage: tuple[DamagedRange, ...] = ()
-        self._blocks: SealedBlocks | None = None
-        self._asked_for_seal = False
-        self._digest = Digest()
         self._interval = config.index_interval_bytes
         self._unindexed = 0
 
@@ -75,42 +70,6 @@ class Segment:
     def path(self, suffix: str) -> Path:
         """The path of one of the segment's files."""
         return self.folder / names.file_name(self.base_offset, suffix)
-
-    @property
-    def damage(self) -> tuple[DamagedRange, ...]:
-        """The ranges that are known to hold no valid batches, by position."""
-        self._load_seal()
-        return self._damage
-
-    def note_damage(self, *ranges: DamagedRange) -> None:
-        """Take in damaged ranges that lie behind all known ones."""
-        for damage in ranges:
-            self._damage += (damage,)
-            self._digest.skip(damage)
-
-    def _load_seal(self) -> None:
-        if self._asked_for_seal or not self.sealed:
-            return
-        self._asked_for_seal = True
-        seal = sealed.load(self.disk, self.log)
-        if seal is None:
-            return
-        self._blocks = SealedBlocks(seal, self.log)
-        self._damage = seal.damage
-        if seal.next_offset < self.next_offset:  # the segments between this one and the next are missing
-            self._damage += (DamagedRange(seal.size, seal.size, seal.next_offset, self.next_offset),)
-
-    def inspect(self, start: int, end: int) -> None:
-        """Check what a batch's CRC does not cover in [start, end) of a sealed log; what is wrong becomes damage."""
-        self._load_seal()
-        if self._blocks is not None:
-            found = self._blocks.check(start, end)
-            if found:
-                self._damage = tuple(sorted((*self._damage, *found)))
-
-    def reach(self, offset: int) -> int:
-        """A position at or behind the end of what must be inspected to read the batches below `offset`."""
-        return self._blocks.block_of(offset - 1)[1] if self._blocks is not None else self.log.size
 
     def resume(self) -> None:
         """Take over what a seal says of a log that is going to grow again."""
@@ -132,11 +91,6 @@ class Segment:
         self.log.stored(self.log.size, end)
         self.log.flush()
         self.check()
-
-    def check(self) -> None:
-        """Raise MappingFault if what was read from the log's map, or stored, may be nothing."""
-        if self.log.broken:
-            raise MappingFault("a page of the file cannot be had", path=self.log.path)
 
     @property
     def broken(self) -> bool:
@@ -233,32 +187,6 @@ class Segment:
             return find(self.log.view, position, end, *arguments)  # type: ignore[operator,no-any-return]
         except StorageError as error:
             raise self.located(error) from None
-
-    def run_end(self, position: int) -> int:
-        """Where the undamaged run of batches around `position` ends."""
-        for damage in self.damage:
-            if position <= damage.position:
-                return damage.position
-        return self.log.size
-
-    def damage_at(self, position: int) -> DamagedRange | None:
-        """The damaged range that starts at `position`."""
-        return next((damage for damage in self.damage if damage.position == position), None)
-
-    def damage_error(self, damage: DamagedRange) -> CorruptRecord:
-        """The error that a read of the damaged range gets."""
-        return CorruptRecord(
-            f"offsets {damage.first_offset} to {damage.next_offset - 1} are damaged",
-            path=self.log.path,
-            position=damage.position,
-            offset=damage.first_offset,
-        )
-
-    def located(self, error: StorageError) -> StorageError:
-        """The same error with this segment's path in it. Raises MappingFault if that is what is behind it."""
-        self.check()
-        error.path = error.path or str(self.log.path)
-        return error
 
     def header_at(self, position: int) -> BatchHeader:
         """The header of the batch at `position`."""

@@ -1,4 +1,4 @@
-"""batch.prefix_digest: the bytes that a batch's own CRC leaves out, folded batch by batch; both twins alike."""
+"""batch.digest_headers: what a batch's own CRC leaves out, and the rest of its header; both twins alike."""
 
 from __future__ import annotations
 
@@ -18,64 +18,70 @@ LOG = SMALL + NEXT + PLAIN.data
 ENDS = (len(SMALL), len(SMALL) + len(NEXT), len(LOG))
 
 
-def test_it_is_the_crc_of_the_first_21_bytes_of_each_batch(kernels: SimpleNamespace) -> None:
-    assert kernels.batch.prefix_digest(LOG, 0, len(LOG)) == (
-        len(LOG),
-        crc32c(SMALL[:21] + NEXT[:21] + PLAIN.data[:21]),
-    )
-    assert kernels.batch.prefix_digest(b"", 0, 0) == (0, 0)
-    assert kernels.batch.prefix_digest(b"", 0, 0, 77) == (0, 77)
+def digests(*batches: bytes) -> tuple[int, int]:
+    return crc32c(b"".join(data[:21] for data in batches)), crc32c(b"".join(data[21:61] for data in batches))
+
+
+def test_it_is_the_crc_of_the_first_21_and_the_next_40_bytes(kernels: SimpleNamespace) -> None:
+    assert kernels.batch.digest_headers(LOG, 0, len(LOG)) == (len(LOG), *digests(SMALL, NEXT, PLAIN.data))
+    assert kernels.batch.digest_headers(b"", 0, 0) == (0, 0, 0)
+    assert kernels.batch.digest_headers(b"", 0, 0, 77, 78) == (0, 77, 78)
 
 
 def test_it_goes_on_where_it_stopped(kernels: SimpleNamespace) -> None:
-    position, crc = 0, 0
+    position, crcs = 0, (0, 0)
     for end in ENDS:
-        position, crc = kernels.batch.prefix_digest(LOG, position, end, crc)
+        position, *crcs = kernels.batch.digest_headers(LOG, position, end, *crcs)
         assert position == end
-    assert (position, crc) == kernels.batch.prefix_digest(LOG, 0, -1)
+    assert (position, *crcs) == kernels.batch.digest_headers(LOG, 0, -1)
 
 
-def test_every_bit_of_the_21_bytes_counts_and_no_other(kernels: SimpleNamespace) -> None:
-    whole = kernels.batch.prefix_digest(LOG, 0, len(LOG))
-    prefixes = {start + at for start in (0, *ENDS[:-1]) for at in range(21)}
+def test_every_bit_of_the_headers_counts_and_no_other(kernels: SimpleNamespace) -> None:
+    whole = kernels.batch.digest_headers(LOG, 0, len(LOG))
+    starts = (0, *ENDS[:-1])
+    outer = {start + at for start in starts for at in range(21)}
+    inner = {start + at for start in starts for at in range(21, 61)}
     for byte in range(len(LOG)):
         for bit in range(8):
             damaged = bytearray(LOG)
             damaged[byte] ^= 1 << bit
-            found = kernels.batch.prefix_digest(damaged, 0, len(LOG))
-            assert (found != whole) == (byte in prefixes), (byte, bit)
+            found = kernels.batch.digest_headers(damaged, 0, len(LOG))
+            assert (found[:2] != whole[:2]) == (byte in outer), (byte, bit)
+            assert byte in outer or (found[2] != whole[2]) == (byte in inner), (byte, bit)
 
 
 def test_it_stops_at_the_batch_that_does_not_fit(kernels: SimpleNamespace) -> None:
     for end in range(len(LOG) + 1):
         whole = max((limit for limit in (0, *ENDS) if limit <= end), default=0)
-        assert kernels.batch.prefix_digest(LOG, 0, end) == kernels.batch.prefix_digest(LOG[:whole], 0, whole)
+        assert kernels.batch.digest_headers(LOG, 0, end) == kernels.batch.digest_headers(LOG[:whole], 0, whole)
 
 
 @pytest.mark.parametrize("length", [-(1 << 31), -1, 0, 1, 48, 10_000, INT32_MAX])
 def test_it_stops_at_a_length_that_cannot_be(kernels: SimpleNamespace, length: int) -> None:
     data = SMALL + batch(length=length) + bytes(200)
-    assert kernels.batch.prefix_digest(data, 0, len(data)) == (len(SMALL), crc32c(SMALL[:21]))
+    assert kernels.batch.digest_headers(data, 0, len(data)) == (len(SMALL), *digests(SMALL))
 
 
 def test_the_smallest_length_is_a_header(kernels: SimpleNamespace) -> None:
     data = batch()
     assert len(data) == 61
-    assert kernels.batch.prefix_digest(data, 0, 61) == (61, crc32c(data[:21]))
-    assert kernels.batch.prefix_digest(data, 0, 60) == (0, 0)
+    assert kernels.batch.digest_headers(data, 0, 61) == (61, *digests(data))
+    assert kernels.batch.digest_headers(data, 0, 60) == (0, 0, 0)
 
 
 def test_arguments_are_checked(kernels: SimpleNamespace) -> None:
     for start, end in [(-1, -1), (len(LOG) + 1, -1), (0, len(LOG) + 1), (5, 4)]:
         with pytest.raises(IndexError):
-            kernels.batch.prefix_digest(LOG, start, end)
+            kernels.batch.digest_headers(LOG, start, end)
     for crc in (-1, 1 << 32, 1 << 70):
         with pytest.raises(ValueError, match="CRC"):
-            kernels.batch.prefix_digest(LOG, 0, 0, crc)
+            kernels.batch.digest_headers(LOG, 0, 0, crc)
+        with pytest.raises(ValueError, match="CRC"):
+            kernels.batch.digest_headers(LOG, 0, 0, 0, crc)
     with pytest.raises(TypeError):
-        kernels.batch.prefix_digest("text", 0, 0)
+        kernels.batch.digest_headers("text", 0, 0)
     with pytest.raises(TypeError):
-        kernels.batch.prefix_digest(LOG, 0, 0, "1")
+        kernels.batch.digest_headers(LOG, 0, 0, "1")
 
 
 @st.composite
@@ -97,7 +103,7 @@ def test_the_twins_agree(data: bytes, start: int, end: int, crc: int) -> None:
     native, pure = load("native"), load("pure")
     if native is None or pure is None:
         pytest.skip("the native kernels are not built")
-    for arguments in ((start, end), (start, end, crc), (0, len(data), crc), (0, len(data))):
-        assert outcome(native.batch.prefix_digest, data, *arguments) == outcome(
-            pure.batch.prefix_digest, data, *arguments
+    for arguments in ((start, end), (start, end, crc, 5), (0, len(data), 5, crc), (0, len(data))):
+        assert outcome(native.batch.digest_headers, data, *arguments) == outcome(
+            pure.batch.digest_headers, data, *arguments
         )

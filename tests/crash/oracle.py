@@ -1,0 +1,333 @@
+"""What must hold of a log after a power loss, whatever the disk kept.
+
+A `World` is the log as its writer saw it after one call; an `Expected` are the worlds that a crash at some moment may
+leave, each with the offset up to which it was promised. `check` opens what the crash left and finds
+
+  1. every record that was acknowledged as durable, at its offset, equal;
+  2. no record that was never there, and no old one behind an acknowledged truncation;
+  3. no gap: of what was not acknowledged a prefix of whole batches, and no damage reported;
+  4. indexes, epochs and producers that say what the batches say;
+  5. nothing that a second recovery does otherwise;
+  6. a log that takes appends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path, PosixPath
+from typing import Any, NamedTuple
+
+from eventcore.config import LogConfig
+from eventcore.files import recovery_point
+from eventcore.files.state_file import NAME as STATE_NAME
+from eventcore.log.partition import Partition
+from eventcore.log.partition_log import PartitionLog
+from eventcore.log.producers import CACHED_BATCHES
+from eventcore.types import Record
+from tests.crash.memory_disk import Image, MemoryDisk, mask_state
+
+PARENT = "/log"
+NOW = 1_700_000_000_000
+_BOOT = 1000
+_OURS = {STATE_NAME, recovery_point.NAME}
+"""They count openings, so that one more changes them."""
+
+
+class KnownPath(PosixPath):
+    """A path that keeps what is made of it: the engine asks for the same few names again and again."""
+
+    def __truediv__(self, name: Any) -> KnownPath:
+        child = self.__dict__.get(name)
+        if child is None:
+            child = self.__dict__[name] = super().__truediv__(name)
+            child.__dict__[".."] = self
+        return child  # type: ignore[no-any-return]
+
+    @property
+    def parent(self) -> KnownPath:
+        """The folder it was made from."""
+        return self.__dict__.get("..") or super().parent
+
+    def with_name(self, name: str) -> KnownPath:
+        """Its neighbour."""
+        return self.parent / name
+
+    def resolve(self, strict: bool = False) -> KnownPath:
+        """There are no links in memory."""
+        return self
+
+
+FOLDER: Path = KnownPath(PARENT, "events-0")
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: int = NOW) -> None:
+        self.now = now
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.now
+
+
+class Sent(NamedTuple):
+    """One record that was given to the log, and what its batch says."""
+
+    record: Record
+    epoch: int = 0
+    producer: tuple[int, int, int] = (-1, -1, -1)
+    """Producer id, its epoch, and the sequence of this record."""
+    transactional: bool = False
+    marker: int = -1
+    """The kind of a transaction marker; -1 for a record."""
+
+
+class World:
+    """The log after one call. `records` is indexed by offset; None where there is nothing (any more)."""
+
+    def __init__(
+        self,
+        start: int = 0,
+        records: Sequence[Sent | None] = (),
+        ends: Iterable[int] = (0,),
+        durable: int = 0,
+    ) -> None:
+        self.start = start
+        self.records = tuple(records)
+        self.ends = frozenset(ends)
+        self.durable = durable
+        self._known: dict[tuple[int, int], tuple[list[Record], list[int]]] = {}
+
+    @property
+    def end(self) -> int:
+        """The log end offset."""
+        return len(self.records)
+
+    def view(self, start: int, end: int) -> tuple[list[Record], list[int]]:
+        """The records of a range, and their epochs."""
+        known = self._known.get((start, end))
+        if known is None:
+            sent = [sent for sent in self.records[start:end] if sent is not None]
+            records = [one.record for one in sent if one.marker < 0]
+            known = self._known[start, end] = (records, [one.epoch for one in sent])
+        return known
+
+    def refusal(self, start: int, end: int, promised: int) -> str | None:
+        """Why a log that reaches from `start` to `end` cannot be this one; None if it can."""
+        if start != self.start:
+            return f"starts at {start}, not {self.start}"
+        if end < self._solid(min(promised, self.end)):
+            return f"ends at {end}, below the acknowledged {promised}"
+        if end > self.end or end not in self.ends and end != start:
+            return f"ends at {end}, where no batch ended"
+        return None
+
+    def _solid(self, end: int) -> int:
+        """Where the records below `end` end: a truncation inside of a batch leaves an end that no batch marks."""
+        while end > self.start and self.records[end - 1] is None:
+            end -= 1
+        return end
+
+    @lru_cache(maxsize=None)  # noqa: B019: there are few worlds, and they are forgotten together
+    def producers(self, end: int) -> dict[int, tuple[int, list[tuple[int, int]], int]]:
+        """Of each producer: its epoch, (sequence, offset) of each record of that epoch, where its transaction began."""
+        found: dict[int, tuple[int, list[tuple[int, int]], int]] = {}
+        for offset, sent in enumerate(self.records[:end]):
+            if sent is None or sent.producer[0] < 0:
+                continue
+            number, epoch, sequence = sent.producer
+            known, batches, open_from = found.get(number, (epoch, [], -1))
+            batches = batches if known == epoch else []
+            if sent.marker >= 0:
+                open_from = -1
+            else:
+                batches = [*batches, (sequence, offset)]
+                open_from = offset if sent.transactional and open_from < 0 else open_from
+            found[number] = (epoch, batches, open_from)
+        return found
+
+    @lru_cache(maxsize=None)  # noqa: B019
+    def committed(self, start: int, end: int) -> list[Record]:
+        """What a reader of committed data sees."""
+        stable = min((first for _, _, first in self.producers(end).values() if first >= 0), default=end)
+        seen: list[Record] = []
+        for offset in range(start, min(stable, end)):
+            sent = self.records[offset]
+            if sent is not None and sent.marker < 0 and not self._aborted(offset, end):
+                seen.append(sent.record)
+        return seen
+
+    def _aborted(self, offset: int, end: int) -> bool:
+        sent = self.records[offset]
+        if sent is None or not sent.transactional:
+            return False
+        later = (one for one in self.records[offset:end] if one is not None and one.producer[0] == sent.producer[0])
+        return next((one.marker == 0 for one in later if one.marker >= 0), False)
+
+
+Expected = tuple[tuple[World, int], ...]
+"""The worlds that may be found, each with the offset below which nothing may be missing."""
+
+
+def image_key(image: Image) -> int:
+    """Equal for images that are the same to an opening."""
+    files = (
+        (folder, tuple(sorted((name, mask_state(name, content)) for name, content in files.items())))
+        for folder, files in sorted(image.items())
+    )
+    return hash(tuple(files))
+
+
+class Violation(AssertionError):
+    """A promise that was not kept."""
+
+
+class Found(NamedTuple):
+    """What an opening made of a crash state."""
+
+    world: World
+    start: int
+    end: int
+
+
+class Oracle:
+    """Checks crash states of logs of one configuration."""
+
+    def __init__(self, config: LogConfig, *, allocates: bool = True) -> None:
+        self.config = config
+        self._allocates = allocates
+        self._settled: set[int] = set()
+
+    def open(self, image: Image) -> tuple[MemoryDisk, Partition]:
+        """Open what a crash left, after a restart of the machine."""
+        disk = MemoryDisk(image, boot=_BOOT, allocates=self._allocates)
+        return disk, Partition(PartitionLog(disk, FOLDER, self.config, Clock(NOW + 3_600_000), "always"))
+
+    def check(self, image: Image, expected: Expected) -> Found:
+        """Everything above. Raises Violation.
+
+        Most crash states are recovered to one of a few logs; what a second recovery makes of it is asked once.
+        """
+        try:
+            disk, partition = self.open(image)
+            found = identify(partition, expected)
+            check_derived(partition, found)
+            recovered = disk.image()
+            key = hash((image_key(recovered), found.start, found.end))
+            if key not in self._settled:
+                self._check_again(recovered, found)
+                self._settled.add(key)
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"{type(error).__name__}: {error}") from error
+        return found
+
+    def _check_again(self, recovered: Image, found: Found) -> None:
+        """A second recovery finds and leaves the same; then the log takes appends, and is whole after a clean close."""
+        disk, partition = self.open(recovered)
+        _same_files(recovered, disk.image(), "a second recovery")
+        _same_range(partition, found.start, found.end)
+        check_derived(partition, found)
+        _append(partition, found.end)
+        partition.close()
+        closed = disk.image()
+        disk, partition = self.open(closed)
+        _same_range(partition, found.start, found.end + 1)
+        if not partition.recovery.clean:
+            raise Violation("an opening after a clean close found it unclean")
+        if [record.value for record in partition.read(found.end)] != [b"after"]:
+            raise Violation("what was appended after the recovery is gone after a clean close")
+        partition.close()
+        _same_files(closed, disk.image(), "an opening after a clean close")
+
+
+def identify(partition: Partition, expected: Expected) -> Found:
+    """Which of the expected worlds the log is. Raises Violation if it is none."""
+    start, end = partition.log_start_offset, partition.log_end_offset
+    if partition.recovery.damage:
+        raise Violation(f"damage was reported: {partition.recovery}")
+    if partition.high_watermark != end or partition.durable_offset != end:
+        raise Violation(f"high watermark {partition.high_watermark}, durable {partition.durable_offset}, end {end}")
+    records = list(partition.read(start))
+    reasons = []
+    for world, promised in expected:
+        reason = world.refusal(start, end, promised)
+        if reason is None and records != world.view(start, end)[0]:
+            reason = _difference(records, world.view(start, end)[0])
+        if reason is None:
+            return Found(world, start, end)
+        reasons.append(reason)
+    raise Violation("; or ".join(dict.fromkeys(reasons)))
+
+
+def _difference(found: list[Record], wanted: list[Record]) -> str:
+    for one, other in zip(found, wanted, strict=False):
+        if one != other:
+            return f"offset {one.offset} holds {_short(one)}, not {_short(other)}"
+    return f"{len(found)} records, not {len(wanted)}: offsets {[r.offset for r in found]}"
+
+
+def _short(record: Record) -> str:
+    return f"({record.offset}, {record.timestamp}, {(record.value or b'')[:16]!r})"
+
+
+def check_derived(partition: Partition, found: Found) -> None:
+    """Indexes, epochs, producers and transactions say what the batches say."""
+    report = partition.verify()
+    if not report.ok:
+        raise Violation(f"verify: {report.problems}")
+    log: Any = partition._log
+    log.check()
+    world, start, end = found
+    epochs = world.view(start, end)[1]
+    known = [log.epochs.epoch_at(offset) for offset in range(start, end) if world.records[offset] is not None]
+    if known != epochs:
+        raise Violation(f"the epochs of offsets {start} to {end} are {known}, not {epochs}")
+    _check_producers(partition, world, start, end)
+    if any(sent is not None and sent.transactional for sent in world.records[:end]):
+        committed = list(partition.read(start, isolation="read_committed"))
+        if committed != world.committed(start, end):
+            raise Violation(f"committed: {_difference(committed, world.committed(start, end))}")
+
+
+def _check_producers(partition: Partition, world: World, start: int, end: int) -> None:
+    wanted = world.producers(end)
+    known = {producer.producer_id: producer for producer in partition.producers()}
+    if not known.keys() <= wanted.keys():
+        raise Violation(f"producers {sorted(known)}, of which only {sorted(wanted)} have written")
+    for number, (epoch, batches, open_from) in wanted.items():
+        producer = known.get(number)
+        if producer is None:
+            if any(offset >= start for _, offset in batches):
+                raise Violation(f"producer {number} is forgotten")
+            continue
+        cached = [(batch.last_sequence, batch.last_offset) for batch in producer.batches]
+        if (producer.epoch, producer.txn_first_offset) != (epoch, open_from) or not set(cached) <= set(batches):
+            raise Violation(f"{producer}, where {(epoch, batches, open_from)} was written")
+        if batches and cached[-1:] != batches[-1:] and batches[-1][1] >= start:
+            raise Violation(f"{producer}, where the last batch was {batches[-1]}")
+        assert len(cached) <= CACHED_BATCHES
+
+
+def _same_range(partition: Partition, start: int, end: int) -> None:
+    if (partition.log_start_offset, partition.log_end_offset) != (start, end):
+        found = (partition.log_start_offset, partition.log_end_offset)
+        raise Violation(f"opened again it reaches from {found[0]} to {found[1]}, not from {start} to {end}")
+
+
+def _append(partition: Partition, end: int) -> None:
+    offset = partition.append(b"after")
+    if offset != end or partition[end].value != b"after":
+        raise Violation(f"an append after the recovery got offset {offset}, not {end}")
+
+
+def _same_files(before: Image, after: Image, what: str) -> None:
+    for folder in before.keys() | after.keys():
+        one, other = before.get(folder, {}), after.get(folder, {})
+        for name in (one.keys() | other.keys()) - _OURS:
+            if one.get(name) != other.get(name):
+                sizes = [len(content) if content is not None else None for content in (one.get(name), other.get(name))]
+                raise Violation(f"{what} changed {name}: {sizes[0]} bytes before, {sizes[1]} after")

@@ -1,0 +1,124 @@
+"""No power loss, at any moment of any of these histories, takes back what was promised.
+
+The tiny version looks at some states of every scenario. The slow one checks 200,000 distinct states, all those of the
+fixed scenarios among them; the nightly size of it is `python -m tests.crash.crash_states --states 5000000 --processes 2`.
+The last tests break the engine on purpose: then bad states must be found.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventcore.disk import Disk
+from eventcore.log.checkpoints import Checkpoints
+from eventcore.log.epochs import EpochCache
+from eventcore.log.partition_log import PartitionLog
+from eventcore.log.producer_store import ProducerStore
+from eventcore.log.segment import Segment
+from tests.crash.crash_states import Limits, Search, Tally, find, quiet, record, search_in_processes
+from tests.crash.scenarios import RANDOM, SCENARIOS
+
+STATES = 200_000
+FEW = Limits(exhaustive=4, samples=1, nested_every=25, shuffled=True)
+ANYWHERE = Limits(exhaustive=64, samples=8, nested_every=1 << 40, shuffled=True)
+
+
+def _search(names: list[str], quota: int, limits: Limits, seed: int = 0, enough: int = 1) -> Tally:
+    search = Search(1 << 40, limits, enough)
+    with quiet():
+        for name in names:
+            session, oracle = record(name, seed)
+            search.history(f"{name}:{seed}:", session, oracle, quota=quota)
+    return search.tally
+
+
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_some_crash_states(name: str) -> None:
+    tally = _search([name], 40, FEW, seed=random.Random(name).randrange(1000))
+    assert not tally.bad, "\n".join(tally.reports.values())
+    assert tally.distinct >= 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_crash_state_of_small_histories() -> None:
+    tally = search_in_processes(STATES, 2)
+    print(tally)
+    assert not tally.bad, "\n".join(tally.reports.values())
+    assert tally.distinct >= STATES
+    assert tally.histories >= len(SCENARIOS)
+    assert tally.nested >= 1000, "too few in recoveries"
+    assert min(tally.kinds[kind] for kind in ("all", "torn", "prefix", "lost", "kept", "random")) >= 500
+
+
+def test_a_state_is_found_again_by_its_name() -> None:
+    search = Search(300, Limits(nested_every=30))
+    seen = []
+    search._check = lambda found, oracle, session, depth: seen.append(found)  # type: ignore[method-assign]
+    session, oracle = record("roll", 0)
+    search.history("roll:0:", session, oracle, quota=200)
+    assert find(seen[-1].name)[0].image == seen[-1].image
+
+
+# -- with a broken engine it fails -----------------------------------------------------------------------------
+
+
+def _nothing(*arguments: object, **keywords: object) -> None:
+    """In place of what keeps a promise."""
+
+
+def _replace_without_sync(disk: Disk, path: Path, data: bytes) -> None:
+    """A rename over a file whose content may come to the disk later."""
+    fd = disk.open(path.with_name(path.name + ".tmp"), write=True, create=True)
+    disk.pwrite_all(fd, data, 0)
+    disk.close(fd)
+    disk.rename(path.with_name(path.name + ".tmp"), path)
+    disk.sync_dir(path.parent)
+
+
+def _replace_in_place(disk: Disk, path: Path, data: bytes) -> None:
+    """The old content goes before the new one is there."""
+    fd = disk.open(path, write=True, create=True)
+    disk.cut(fd, 0)
+    disk.pwrite_all(fd, data, 0)
+    disk.sync(fd)
+    disk.close(fd)
+    disk.sync_dir(path.parent)
+
+
+def _acknowledge_before_sync(log: PartitionLog, end: int) -> None:
+    """What `always` must not do."""
+    log.durable_offset = log.high_watermark = end
+
+
+BROKEN: dict[str, tuple[Any, str, Callable[..., Any], list[str]]] = {
+    "acknowledged before the sync": (PartitionLog, "sync_to", _acknowledge_before_sync, ["always", "interval"]),
+    "the log is not synced": (Segment, "sync", _nothing, ["always", "roll"]),
+    "the indexes are not synced": (Segment, "sync_indexes", _nothing, ["roll", "fill", "reopen", "transactions"]),
+    "renamed before it is synced": (Disk, "replace_file", _replace_without_sync, ["epochs", "producers"]),
+    "small files are written in place": (Disk, "replace_file", _replace_in_place, ["epochs", "producers"]),
+    "truncated without a note": (Checkpoints, "announce_truncation", _nothing, ["truncate over segments"]),
+    "deleted before the start is durable": (Checkpoints, "move_log_start", _nothing, ["delete records"]),
+    "epochs outlive a truncation": (EpochCache, "truncate_from_end", _nothing, ["epochs"]),
+    "producers outlive a truncation": (ProducerStore, "truncate", _nothing, ["producers truncated"]),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_a_broken_engine_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, attribute, replacement, scenarios = BROKEN[name]
+    monkeypatch.setattr(owner, attribute, replacement)
+    tally = _search(scenarios, 1 << 40, ANYWHERE)
+    assert tally.bad, f"{tally}"
+
+
+def test_the_scenarios_that_find_them_are_good() -> None:
+    names = sorted({name for *_, scenarios in BROKEN.values() for name in scenarios})
+    tally = _search(names, 100, ANYWHERE)
+    assert not tally.bad, "\n".join(tally.reports.values())
+    assert set(names).isdisjoint(RANDOM)
