@@ -132,15 +132,14 @@ class Search:
         tally.nested += depth > 0
         tally.kinds[found.state.kind] += 1
         try:
-            oracle.check(found.image, found.expected)
+            oracle.check(found.image, found.expected, session.kept)
         except Violation as violation:
             self._bad(found.name, str(violation), report(found, violation))
             return
         every = self._limits.nested_every if depth == 0 else NESTED.nested_every
         if depth < DEEPEST and tally.distinct % every == 0:
-            recovery = recover(found, session, depth)
+            recovery = recover(found, session, depth, oracle)
             self.history(f"{found.name}/", recovery, oracle, depth=depth + 1, quota=_NESTED_QUOTA)
-
 
     def _bad(self, name: str, what: str, told: str) -> None:
         self.tally.bad += 1
@@ -148,7 +147,7 @@ class Search:
         self.tally.reports.setdefault(kind, told)
 
 
-def recover(found: Found, session: Session, depth: int) -> Session:
+def recover(found: Found, session: Session, depth: int, oracle: Oracle) -> Session:
     """Open a crash state on a recording disk, and go on."""
     again = Session(
         random.Random(found.name),
@@ -159,6 +158,7 @@ def recover(found: Found, session: Session, depth: int) -> Session:
         boot=100 + depth,
         allocates=session.allocates,
         dropped=session.dropped,
+        kept=session.kept | oracle.put_aside(found.image),
     )
     play_recovery(again)
     return again
@@ -261,16 +261,16 @@ def search_in_processes(wanted: int, processes: int, *, progress: bool = False) 
     return total
 
 
-def find(name: str) -> tuple[Found, Oracle]:
-    """The state of that name."""
+def find(name: str) -> tuple[Found, Oracle, frozenset[bytes]]:
+    """The state of that name, who judges it, and what must be in its quarantine."""
     first, *nested = name.split("/")
     scenario, seed, place = first.rsplit(":", 2)
     session, oracle = record(scenario, int(seed))
     found = _at(f"{scenario}:{seed}:", place, session, FULL)
     for depth, place in enumerate(nested):
-        session = recover(found, session, depth)
+        session = recover(found, session, depth, oracle)
         found = _at(f"{found.name}/", place, session, NESTED)
-    return found, oracle
+    return found, oracle, session.kept
 
 
 def _at(prefix: str, place: str, session: Session, limits: Limits) -> Found:
@@ -282,14 +282,14 @@ def _at(prefix: str, place: str, session: Session, limits: Limits) -> Found:
 
 def show(name: str) -> int:
     """Check one state again, with all that can be said of it."""
-    found, oracle = find(name)
+    found, oracle, kept = find(name)
     print("\n  ".join([f"state {found.name}", *found.state.describe()]))
     for folder, files in found.image.items():
         for file, content in sorted(files.items()):
             digest = hashlib.sha256(content).hexdigest()[:8]
             print(f"  {folder}/{file}: {len(content)} bytes, {len(content.rstrip(bytes(1)))} to the last one, {digest}")
     try:
-        oracle.check(found.image, found.expected)
+        oracle.check(found.image, found.expected, kept)
     except Violation as violation:
         print(report(found, violation))
         return 1

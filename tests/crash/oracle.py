@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from eventcore.config import LogConfig
 from eventcore.files import recovery_point
 from eventcore.files.state_file import NAME as STATE_NAME
+from eventcore.log import quarantine
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import PartitionLog
 from eventcore.log.producers import CACHED_BATCHES
@@ -205,8 +206,12 @@ class Oracle:
         disk = MemoryDisk(image, boot=_BOOT, allocates=self._allocates)
         return disk, Partition(PartitionLog(disk, FOLDER, self.config, Clock(NOW + 3_600_000), "always"))
 
-    def check(self, image: Image, expected: Expected) -> Found:
-        """Everything above. Raises Violation.
+    def put_aside(self, image: Image) -> frozenset[bytes]:
+        """What a recovery of this image takes out of the log: it must be found in the quarantine ever after."""
+        return _quarantined(self.open(image)[0].image())
+
+    def check(self, image: Image, expected: Expected, kept: frozenset[bytes] = frozenset()) -> Found:
+        """Everything above. Raises Violation. `kept` is what must be in the quarantine.
 
         Most crash states are recovered to one of a few logs; what a second recovery makes of it is asked once.
         """
@@ -215,6 +220,7 @@ class Oracle:
             found = identify(partition, expected)
             check_derived(partition, found)
             recovered = disk.image()
+            check_quarantine(partition, recovered, kept)
             key = hash((image_key(recovered), found.start, found.end))
             if key not in self._settled:
                 self._check_again(recovered, found)
@@ -291,6 +297,20 @@ def check_derived(partition: Partition, found: Found) -> None:
         committed = list(partition.read(start, isolation="read_committed"))
         if committed != world.committed(start, end):
             raise Violation(f"committed: {_difference(committed, world.committed(start, end))}")
+
+
+def check_quarantine(partition: Partition, recovered: Image, kept: frozenset[bytes]) -> None:
+    """Nothing that was cut is lost."""
+    report, there = partition.recovery, _quarantined(recovered)
+    if report.cut_bytes and not report.quarantined:
+        raise Violation(f"{report.cut_bytes} bytes were cut and not kept")
+    for content in kept - there:
+        raise Violation(f"{len(content)} bytes that were cut are not in the quarantine")
+
+
+def _quarantined(image: Image) -> frozenset[bytes]:
+    files = image.get(f"{FOLDER}/{quarantine.NAME}", {})
+    return frozenset(content.rstrip(b"\0") for content in files.values())
 
 
 def _check_producers(partition: Partition, world: World, start: int, end: int) -> None:

@@ -41,11 +41,13 @@ class Session:
         boot: int = 1,
         allocates: bool = True,
         dropped: frozenset[Site] = frozenset(),
+        kept: frozenset[bytes] = frozenset(),
     ) -> None:
         self.rng = rng
         self.fsync = fsync
         self.allocates = allocates
         self.dropped = dropped
+        self.kept = kept
         self.config = config or LogConfig.of(CONFIG)
         self.disk = RecordingDisk(image, boot=boot, allocates=allocates, dropped=dropped)
         self.expected: list[Expected] = [expected]

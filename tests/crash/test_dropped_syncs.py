@@ -36,13 +36,13 @@ class Sites:
 
     def look(self, name: str) -> None:
         """Play one scenario, and recoveries of some of its crash states."""
-        session, _ = record(name, 0)
+        session, oracle = record(name, 0)
         for site in session.disk.sites:
             self.played[site].append(name)
         in_recoveries: set[Site] = set()
         for number, found in enumerate(states_of(f"{name}:0:", session, _LOOK)):
             if number % 25 == 0:
-                in_recoveries |= recover(found, session, 0).disk.sites
+                in_recoveries |= recover(found, session, 0, oracle).disk.sites
         for site in in_recoveries:
             self.recovered[site].append(name)
 

@@ -304,6 +304,20 @@ def test_a_digest_follows_a_truncation(sizes: list[int], more: list[int], data: 
     assert seal.encode(found) == seal.encode(Digest().seal(after, BASE, len(after), end_offset))
 
 
+@pytest.mark.parametrize("size", [0, 60_000])
+def test_a_truncation_between_blocks_opens_the_one_before(size: int) -> None:
+    """What comes next may fit into it, or begin at another offset than what was there."""
+    digest = Digest()
+    digest.advance(LOG, len(LOG))
+    cut = STARTS[3]
+    assert cut in sealed(LOG, 9).blocks[:, 0]
+    digest.reset(cut)
+    after = LOG[:cut] + batch(bytes(size), base_offset=BASE + 7)
+    found = digest.seal(after, BASE, len(after), BASE + 8)
+    assert found.blocks[:, 1].tolist() == ([BASE + 2, BASE + 7, BASE + 8] if size else [BASE + 2, BASE + 8])
+    assert seal.encode(found) == seal.encode(Digest().seal(after, BASE, len(after), BASE + 8))
+
+
 def test_a_truncation_forgets_damage_behind_it() -> None:
     digest = Digest([HOLE])
     digest.advance(HOLED, len(HOLED))

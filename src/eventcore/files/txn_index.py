@@ -39,9 +39,12 @@ class TxnIndex:
         self._known: tuple[TxnEntry, ...] = ()  # replaced, never changed: readers take no lock
         self._fd = -1
         self._is_new = False
+        self._in_memory = False
 
     def entries(self) -> tuple[TxnEntry, ...]:
         """All entries, as they are in the file now. Raises CorruptFile or UnsupportedFormat."""
+        if self._in_memory:
+            return self._known
         if self._disk.exists(self._path):
             fd = self._disk.open(self._path, write=False)
             try:
@@ -88,6 +91,9 @@ class TxnIndex:
         at = len(known) * ENTRY_SIZE
         entry = TxnEntry(producer_id, first_offset, last_offset, last_stable_offset)
         self._checked(entry, known[-1] if known else None, at)
+        if self._in_memory:
+            self._known = (*known, entry)
+            return
         if self._fd < 0:
             self._is_new = not self._disk.exists(self._path)
             self._fd = self._disk.open(self._path, write=True, create=True)
@@ -98,6 +104,10 @@ class TxnIndex:
         """CRC-32C of the file's entries, or of those below an offset. Raises CorruptFile, UnsupportedFormat."""
         entries = [entry for entry in self.entries() if below is None or entry.last_offset < below]
         return kernels.crc32c.crc32c(b"".join(TXN_INDEX_ENTRY.struct.pack(VERSION, *entry) for entry in entries))
+
+    def keep_in_memory(self) -> None:
+        """For readers that replay the log themselves: the file is not believed, and not written."""
+        self._in_memory, self._known = True, ()
 
     def truncate(self, offset: int) -> None:
         """Drop the entries from the first one on whose marker is at or above `offset`; durable after `sync`."""

@@ -13,10 +13,11 @@ from eventcore.log.segments import SegmentList
 
 def check(epochs: EpochCache, segments: SegmentList) -> None:
     """Make the epochs anew from the batches if the file was unreadable, or says what the log does not."""
-    with suppress(StorageError):  # what a damaged range says is not to be known
-        if not epochs.damaged and _fits(epochs, segments):
-            return
-    rebuild(epochs, segments)
+    try:
+        if epochs.damaged or not _fits(epochs, segments):
+            rebuild(epochs, segments)
+    except StorageError:
+        return  # what a damaged range says is not to be known
 
 
 def _fits(epochs: EpochCache, segments: SegmentList) -> bool:
@@ -24,7 +25,7 @@ def _fits(epochs: EpochCache, segments: SegmentList) -> bool:
     starts = {start for _, start in epochs.entries if segments.first.base_offset <= start < end}
     around = [
         _batch_at(segments, offset)
-        for start in sorted({segments.first.base_offset, *starts})
+        for start in sorted({segments.first.base_offset, *starts, end})
         for offset in (start - 1, start)
     ]
     return all(header is None or _agrees(epochs, header) for header in around)
@@ -44,6 +45,7 @@ def _batch_at(segments: SegmentList, offset: int) -> BatchHeader | None:
 def rebuild(epochs: EpochCache, segments: SegmentList) -> None:
     """Take the epochs from the batches, which may be fewer than the file had: some may have begun without a record."""
     epochs.clear()
+    epochs.damaged = False
     for segment in segments:
         with suppress(EventCoreError):
             for _, _, header in batches(SegmentList([segment]), segment.base_offset, segment.next_offset):

@@ -85,5 +85,4 @@ class EpochCache:
             return
         if self._write:
             checkpoint.write_epochs(self._disk, self._path, entries)
-            self.damaged = False
         self._entries = entries

@@ -147,6 +147,7 @@ def aborted_ranges(segments: SegmentList, start: int, stop: int) -> list[Aborted
     """
     found = []
     for segment in segments.starting_at(start):
+        segment.check_txn_index()
         for entry in segment.txn_index.entries():
             if entry.last_offset >= start and entry.first_offset < stop:
                 found.append(AbortedRange(entry.producer_id, entry.first_offset, entry.last_offset))

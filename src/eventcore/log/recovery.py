@@ -27,21 +27,20 @@ from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import StorageError, UnsupportedFormat
-from eventcore.files import names, recovery_point
+from eventcore.files import names
 from eventcore.files.damage import DamagedRange
 from eventcore.files.mapped_file import MappedFile
 from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import Testament
-from eventcore.format.batch import BatchHeader
-from eventcore.log import epoch_check, quarantine
-from eventcore.log.epochs import NAME as EPOCHS_NAME
+from eventcore.log import epoch_check, quarantine, sealed
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import remove_files
-from eventcore.log.scan import BatchRow, Doubt, only_zeros, refuse_other_version, scan_segment
+from eventcore.log.scan import BatchRow, Doubt, crcs_hold, only_zeros, refuse_other_version, scan_segment
+from eventcore.log.sealed import SealedBlocks
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+from eventcore.log.swaps import finish_swaps, list_bases
 
-_TEMPORARY = ".tmp"
 _STEP = 1 << 20
 
 logger = logging.getLogger("eventcore")
@@ -135,13 +134,11 @@ class Recovery:
             (base for base in reversed(bases) if self.report.clean or self._has_data(base)), bases[-1]
         )
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
-            if self._is_believed(base, next_base):
-                segment = self._believe(base, next_base)
-                if self._indexes_hold(segment):
-                    self._report_damage(segment)
-                    segments.append(segment)
-                    continue
-                segment.close()
+            believed = self._believe(base, next_base) if self._is_believed(base, next_base) else None
+            if believed is not None:
+                self._report_damage(believed)
+                segments.append(believed)
+                continue
             segment, ended = self._recover(base, next_base, empty_behind=base >= last_with_data)
             segments.append(segment)
             if ended:
@@ -237,23 +234,27 @@ class Recovery:
             remove_files(self._disk, self._folder, base)
         self._disk.sync_dir(self._folder)
 
-    def _believe(self, base: int, next_base: int | None) -> Segment:
+    def _believe(self, base: int, next_base: int | None) -> Segment | None:
+        """The segment as it was left; None if it is not, after all."""
         segment = self._open_segment(base, active=next_base is None)
-        if next_base is None:
-            segment.walk_end()
-            segment.resume()
-        else:
-            segment.next_offset = next_base
-        return segment
+        try:
+            if next_base is None:
+                segment.walk_end()
+                segment.resume()
+            else:
+                segment.next_offset = next_base
+            if self._indexes_hold(segment):
+                return segment
+        except StorageError:
+            pass  # read in full, it will tell what is wrong with it
+        segment.close()
+        return None
 
     def _indexes_hold(self, segment: Segment) -> bool:
         """The last segment's are as they were at the close, those of the others as they were sealed."""
-        if not segment.active:
-            return segment.indexes_hold
-        try:
+        if segment.active:
             return segment.index_crcs() == self._point.index_crcs
-        except StorageError:
-            return False
+        return segment.indexes_hold
 
     def _report_damage(self, segment: Segment) -> None:
         self.report.damage += [(str(segment.log.path), damage) for damage in segment.damage]
@@ -267,14 +268,20 @@ class Recovery:
         limit = self._disk.data_end(segment.log.fd, file_size) if next_base is None else file_size
         doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base, not self._config.compacted)
         try:
-            start = self._start(segment, limit)
+            known = self._sealed_damage(segment)
+            begin = start = self._from_base(segment, limit) if known else self._start(segment, limit)
+            for damage in known:
+                scan_segment(segment, start, damage.position, Doubt(next_base=damage.first_offset), self._take(segment))
+                segment.note_damage(damage)
+                segment.log.size, segment.next_offset = start, _ = damage.end_position, damage.next_offset
             ended = scan_segment(segment, start, limit, doubt, self._take(segment))
         except UnsupportedFormat:
             segment.log.trim(file_size)
             segment.close()
             raise
+        self.report.clean = False
         self.report.scanned_segments += 1
-        self.report.scanned_bytes += limit - start
+        self.report.scanned_bytes += limit - begin
         self._report_damage(segment)
         if next_base is not None and empty_behind and self._mark <= segment.next_offset < next_base:
             ended = ended or segment.log.size < limit or (doubt.forgetful and doubt.dense)
@@ -285,6 +292,14 @@ class Recovery:
             segment.seal()
             segment.log.sync()
         return segment, ended
+
+    def _sealed_damage(self, segment: Segment) -> list[DamagedRange]:
+        """What only a seal can tell is wrong, in a log that is as long as it was sealed: every CRC there holds."""
+        seal = sealed.load(self._disk, segment.log)
+        if seal is None:
+            return []
+        view, found = segment.log.view, SealedBlocks(seal, segment.log).check(0, segment.log.size)
+        return [damage for damage in found if crcs_hold(view, damage.position, damage.end_position)]
 
     def _start(self, segment: Segment, limit: int) -> int:
         """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""
@@ -300,6 +315,9 @@ class Recovery:
             if found == (point.position, point.recovery_point, point.index_crcs):
                 self.recovered[segment] = point.recovery_point
                 return point.position
+        return self._from_base(segment, limit)
+
+    def _from_base(self, segment: Segment, limit: int) -> int:
         refuse_other_version(segment, 0, limit)
         segment.reset_indexes()
         self.recovered[segment] = segment.base_offset
@@ -332,55 +350,3 @@ class Recovery:
             self.report.cut_bytes += limit - start
             segment.log.zero(start, limit)  # not cut: a reader may have it mapped
         segment.log.sync()
-
-
-def list_bases(disk: Disk, folder: Path) -> list[int]:
-    """Base offsets of the segments in a folder, rising."""
-    parsed = (names.parse_file_name(name) for name in disk.list(folder))
-    return sorted(base for base, suffix in filter(None, parsed) if suffix == names.LOG)
-
-
-def finish_swaps(disk: Disk, folder: Path) -> None:
-    """Complete a swap whose `.swap` files are all there, undo one that was still being written (S1, S2)."""
-    files = [name for name in disk.list(folder) if _is_left_over(name)]
-    cleaned = [name for name in files if name.endswith(names.CLEANED)]
-    swaps = [name for name in files if name.endswith(names.SWAP)]
-    first_cleaned = min((int(name[:20]) for name in cleaned), default=None)
-    doomed = [name for name in files if name.endswith((names.DELETED, _TEMPORARY))] + cleaned
-    if first_cleaned is not None:
-        undone = [name for name in swaps if int(name[:20]) >= first_cleaned]
-        swaps = [name for name in swaps if name not in undone]
-        doomed += undone
-    for name in doomed:
-        disk.unlink(folder / name)
-    for name in [name for name in swaps if name.endswith(names.LOG + names.SWAP)]:
-        _remove_replaced(disk, folder, name)
-    for name in sorted(swaps, reverse=True):
-        disk.rename(folder / name, folder / name[: -len(names.SWAP)])
-    if doomed or swaps:
-        disk.sync_dir(folder)
-
-
-def _is_left_over(name: str) -> bool:
-    """Whether a file is one of a log's with the suffix of something unfinished; other people's files are not ours."""
-    stem, _, suffix = name.rpartition(".")
-    own = names.parse_file_name(stem) is not None or stem in (recovery_point.NAME, EPOCHS_NAME)
-    return own and f".{suffix}" in (names.DELETED, names.CLEANED, names.SWAP, _TEMPORARY)
-
-
-def _remove_replaced(disk: Disk, folder: Path, swap: str) -> None:
-    """Remove the segments whose offsets a complete `.log.swap` covers: it was written to replace them."""
-    start, end = int(swap[:20]), _next_offset(disk, folder / swap)
-    for base in list_bases(disk, folder):
-        if start <= base < max(end, start + 1):
-            remove_files(disk, folder, base)
-    disk.sync_dir(folder)
-
-
-def _next_offset(disk: Disk, path: Path) -> int:
-    """One beyond the last offset of a segment file that was completed before it got its name."""
-    file, position, end = MappedFile(disk, path, write=False), 0, int(path.name[:20])
-    while position < file.size:
-        header = BatchHeader.read(file.view, position, file.size)
-        position, end = position + header.size, header.next_offset
-    return end

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -85,14 +86,19 @@ def _scan_run(segment: Segment, position: int, limit: int, take: Callable[[Batch
     rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
     while position < limit:
         count, position, status = kernels.batch.scan(segment.log.view, position, limit, rows.data.cast("B"), True)
-        for fields in rows[:count].tolist():
-            row = BatchRow._make(fields)
-            if row.base_offset < segment.next_offset:
+        found = [BatchRow._make(fields) for fields in rows[:count].tolist()]
+        for row, behind in zip_longest(found, found[1:]):
+            if row.base_offset < segment.next_offset or _jumps(segment.next_offset, row, behind):
                 return row.position
             take(row)
         if status != kernels.batch.OK:
             break
     return position
+
+
+def _jumps(expected: int, row: BatchRow, behind: BatchRow | None) -> bool:
+    """Whether a batch has a base offset (no CRC covers it) that the one behind it contradicts."""
+    return behind is not None and row.base_offset > expected and expected <= behind.base_offset < row.base_offset
 
 
 def refuse_other_version(segment: Segment, position: int, limit: int) -> None:
@@ -143,6 +149,15 @@ def only_zeros(view: memoryview, start: int, end: int) -> bool:
     """Whether nothing was ever written in `[start, end)`."""
     step = 1 << 20
     return all(view[at : min(at + step, end)] == bytes(min(step, end - at)) for at in range(start, end, step))
+
+
+def crcs_hold(view: memoryview, start: int, end: int) -> bool:
+    """Whether `[start, end)` is whole batches, as far as their CRCs tell."""
+    rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
+    position, count = start, 1
+    while position < end and count:
+        count, position, _ = kernels.batch.scan(view, position, end, rows.data.cast("B"), True)
+    return position == end
 
 
 def _is_batch(view: memoryview, position: int, end: int) -> bool:

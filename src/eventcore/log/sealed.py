@@ -107,7 +107,9 @@ class CheckedLog:
 
     def reach(self, offset: int) -> int:
         """A position at or behind the end of what must be inspected to read the batches below `offset`."""
-        return self._blocks.block_of(offset - 1)[1] if self._blocks is not None else self.log.size
+        if self._blocks is None or offset > self._blocks.seal.next_offset:
+            return self.log.size
+        return self._blocks.block_of(offset - 1)[1]
 
     def run_end(self, position: int) -> int:
         """Where the undamaged run of batches around `position` ends."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import CorruptRecord, DiskFull, StorageError
+from eventcore.errors import CorruptFile, CorruptRecord, DiskFull, StorageError
 from eventcore.files import names
 from eventcore.files import seal as seal_file
 from eventcore.files.offset_index import OffsetIndex
@@ -27,7 +27,7 @@ from eventcore.files.time_index import TimeIndex
 from eventcore.files.txn_index import TxnIndex
 from eventcore.format.batch import BatchHeader
 from eventcore.log import sealed
-from eventcore.log.sealed import CheckedLog
+from eventcore.log.sealed import CheckedLog, SealedBlocks
 
 INT32_MAX = (1 << 31) - 1
 _DIGEST_GAP = 1 << 20
@@ -72,10 +72,20 @@ class Segment(CheckedLog):
         return self.folder / names.file_name(self.base_offset, suffix)
 
     def resume(self) -> None:
-        """Take over what a seal says of a log that is going to grow again."""
+        """Take over what a seal says of a log that is going to grow again.
+
+        Raises CorruptRecord if the log does not end where it was sealed, or not with the same block: that one will be
+        digested anew, and must not be with damage in it.
+        """
         seal = sealed.load(self.disk, self.log)
-        if seal is not None and seal.size == self.log.size:
-            self._digest = Digest.resumed(seal)
+        if seal is None:
+            return
+        if seal.next_offset != self.next_offset:
+            raise CorruptRecord("the last batch is not as it was sealed", path=self.log.path)
+        self._digest, blocks = Digest.resumed(seal), SealedBlocks(seal, self.log)
+        if blocks.check(self._digest.position, self.log.size):
+            raise CorruptRecord("the last block is not as it was sealed", path=self.log.path)
+        self._blocks = blocks
 
     def reserve(self, size: int) -> None:
         """Make sure that `size` more bytes of log, and their index entries, cannot fail for want of space."""
@@ -150,7 +160,7 @@ class Segment(CheckedLog):
         """
         position = self.floor(offset)
         self._load_seal()
-        if self._blocks is not None:
+        if self._blocks is not None and offset < self._blocks.seal.next_offset:
             start, end = self._blocks.block_of(offset)
             self.inspect(start, end)
             position = position if start <= position < end else start
@@ -274,6 +284,13 @@ class Segment(CheckedLog):
         """Whether there may be a record at or after `timestamp`; the index is asked only if it can be believed."""
         return self.active or self.max_timestamp >= timestamp or not self.indexes_hold
 
+    def check_txn_index(self) -> None:
+        """Raise CorruptFile if the transaction index is not the one that was sealed."""
+        self._load_seal()
+        known = self._blocks.seal.index_crcs[2] if self._blocks is not None and not self.active else -1
+        if known not in (-1, self.txn_index.crc()):
+            raise CorruptFile("a transaction index that is not as it was sealed", path=self.path(names.TXN_INDEX))
+
     @cached_property
     def indexes_hold(self) -> bool:
         """Whether the indexes are those that were sealed, as far as a seal says."""
@@ -330,6 +347,7 @@ class Segment(CheckedLog):
         self.log.sync()
         self.sync_indexes()
         self._digest.reset(position)
+        self._blocks = None
         self._damage = tuple(damage for damage in self._damage if damage.position < position)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self._unindexed = 0

@@ -17,15 +17,18 @@ from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import ClosedError, NotALog, StorageError, UnsupportedFormat
 from eventcore.files import recovery_point
+from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
+from eventcore.log import epoch_check
 from eventcore.log.epochs import EpochCache
 from eventcore.log.folder_lock import LOCK_NAME
 from eventcore.log.producer_store import ProducerStore
-from eventcore.log.recovery import RecoveryReport, list_bases
+from eventcore.log.recovery import RecoveryReport
 from eventcore.log.scan import Doubt, scan_segment
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+from eventcore.log.swaps import list_bases
 
 _POLL_S = 0.5
 _SETTLE_S = 0.001
@@ -48,7 +51,6 @@ class SharedLog:
         self._state: StateFile | None = None
         self._segments = SegmentList([])
         self._static_start = self._static_end = 0
-        self.epochs = EpochCache(disk, folder, write=False)
         self.producer_store = ProducerStore(disk, folder, write=False)
         self._load()
 
@@ -116,19 +118,33 @@ class SharedLog:
         """Without a writer: after a clean close believe the file, else read it."""
         active = self._segments.active
         point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
-        if point.closed_as(active.base_offset, active.log.size):
-            active.walk_end()
-            active.sealed = True
-            self.report = RecoveryReport(clean=True)
-        else:
+        if not (point.closed_as(active.base_offset, active.log.size) and self._believe_end(active, point)):
             self._scan_end(active)
         self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
         self._static_end = active.next_offset
-        self.producer_store.rebuild(self._segments, self._static_end, {})
+        scanned = {} if active.sealed else {active: active.base_offset}
+        self.producer_store.rebuild(self._segments, self._static_end, scanned)
+
+    def _believe_end(self, active: Segment, point: RecoveryPoint) -> bool:
+        """After a clean close the log ends where the close says; what lies below is checked as it is read."""
+        active.sealed = True
+        self.report = RecoveryReport(clean=True)
+        try:
+            active.walk_end()
+        except StorageError:
+            active.next_offset = -1
+        if active.next_offset == point.recovery_point:
+            return True
+        active.next_offset = point.recovery_point
+        active.inspect(0, active.log.size)
+        active.sealed = bool(active.damage)
+        return active.sealed
 
     def _scan_end(self, active: Segment) -> None:
         """Read the whole last segment: what lies behind damage must be found, too."""
         limit, active.log.size = self._data_end(active), 0
+        active.next_offset = active.base_offset
+        active.txn_index.keep_in_memory()
         scan_segment(active, 0, limit, Doubt(), lambda row: active.extend_to(row.size, row.last_offset))
         active.indexes_hold = False
         damage = [(str(active.log.path), damaged) for damaged in active.damage]
@@ -225,7 +241,14 @@ class SharedLog:
     @property
     def leader_epoch(self) -> int:
         """The newest leader epoch."""
-        return max(EpochCache(self.disk, self.folder, write=False).latest, 0)
+        return max(self.epochs.latest, 0)
+
+    @property
+    def epochs(self) -> EpochCache:
+        """The leader epochs, made anew in memory where the file does not fit the log."""
+        found = EpochCache(self.disk, self.folder, write=False)
+        epoch_check.check(found, self.segments)
+        return found
 
     def signal(self) -> int:
         """See `StateFile.signal`."""
