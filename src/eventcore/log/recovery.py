@@ -247,6 +247,8 @@ class Recovery:
                 return segment
         except StorageError:
             pass  # read in full, it will tell what is wrong with it
+        if segment.active:
+            segment.log.trim(segment.log.size)  # opening it for writing made it longer
         segment.close()
         return None
 
@@ -271,6 +273,8 @@ class Recovery:
             known = self._sealed_damage(segment)
             begin = start = self._from_base(segment, limit) if known else self._start(segment, limit)
             for damage in known:
+                if not crcs_hold(segment.log.view, damage.position, damage.end_position):
+                    continue  # reading meets it anyway
                 scan_segment(segment, start, damage.position, Doubt(next_base=damage.first_offset), self._take(segment))
                 segment.note_damage(damage)
                 segment.log.size, segment.next_offset = start, _ = damage.end_position, damage.next_offset
@@ -294,12 +298,11 @@ class Recovery:
         return segment, ended
 
     def _sealed_damage(self, segment: Segment) -> list[DamagedRange]:
-        """What only a seal can tell is wrong, in a log that is as long as it was sealed: every CRC there holds."""
+        """What a seal tells is wrong, in a log that is as long as it was sealed."""
         seal = sealed.load(self._disk, segment.log)
         if seal is None:
             return []
-        view, found = segment.log.view, SealedBlocks(seal, segment.log).check(0, segment.log.size)
-        return [damage for damage in found if crcs_hold(view, damage.position, damage.end_position)]
+        return SealedBlocks(seal, segment.log).check(0, segment.log.size)
 
     def _start(self, segment: Segment, limit: int) -> int:
         """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""
