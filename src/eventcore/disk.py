@@ -279,7 +279,7 @@ class Disk:
         finally:
             self.close(fd)
 
-    def replace_file(self, path: Path, data: bytes) -> None:
+    def replace_file(self, path: Path, data: bytes | memoryview) -> None:
         """Replace a small file: after a crash it holds the old bytes or the new ones. Durable on return."""
         temporary = path.with_name(path.name + ".tmp")
         if self.exists(temporary):
@@ -293,7 +293,7 @@ class Disk:
             raise
         self.sync_dir(path.parent)
 
-    def _write_synced(self, path: Path, data: bytes) -> None:
+    def _write_synced(self, path: Path, data: bytes | memoryview) -> None:
         fd = self.open(path, write=True, create=True)
         try:
             self.pwrite_all(fd, data, 0)

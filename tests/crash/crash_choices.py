@@ -390,7 +390,25 @@ class BoundaryChoices:
         for file, choice in zip(self.files, files, strict=True):
             contents[file.file.number] = file.content(choice)
         names = {f.folder.path: f.names(happened) for f, happened in zip(self.folders, folders, strict=True)}
+        if self._moves:
+            self._keep_moved(folders, names)
         return {path: _files(found, contents) for path, found in names.items() if _is_there(path, names)}
+
+    @cached_property
+    def _moves(self) -> set[int]:
+        """Renames from one folder to another whose new name is not durable."""
+        changes = (change for folder in self.boundary.folders for change in folder.changes)
+        return {change.move for change in changes if change.move and change.old is None}
+
+    def _keep_moved(self, folders: tuple[Happened, ...], names: dict[str, dict[str, int]]) -> None:
+        """A file that did not get its new name still has its old one."""
+        chosen = list(zip(self.boundary.folders, folders, strict=True))
+        arrived = {folder.changes[index].move for folder, happened in chosen for index in happened
+                   if folder.changes[index].old is None}  # fmt: skip
+        for folder, happened in chosen:
+            for change in (folder.changes[index] for index in happened):
+                if change.old is not None and change.move in self._moves - arrived:
+                    names[folder.path].setdefault(change.old, change.number)
 
     def name_of(self, number: int) -> str:
         """A name that the file has or had."""

@@ -56,6 +56,8 @@ class NameChange(NamedTuple):
     old: str | None
     new: str | None
     number: int
+    move: int = 0
+    """The same in both folders of a rename from one to the other: no crash leaves the file without a name."""
 
     def __str__(self) -> str:
         if self.old is None:
@@ -226,9 +228,9 @@ class RecordingDisk(MemoryDisk):
 
     # -- recorded operations -----------------------------------------------------------------------------------
 
-    def _change(self, path: Path, old: str | None, new: str | None, number: int) -> None:
+    def _change(self, path: Path, old: str | None, new: str | None, number: int, move: int = 0) -> None:
         self._moment += 1
-        self._names_of[str(path.parent)].changes.append(NameChange(self._moment, old, new, number))
+        self._names_of[str(path.parent)].changes.append(NameChange(self._moment, old, new, number, move))
 
     def open(self, path: Path, *, write: bool, create: bool = False) -> int:
         new = create and self._find(path) is None
@@ -256,8 +258,9 @@ class RecordingDisk(MemoryDisk):
         if old.parent == new.parent:
             self._change(new, old.name, new.name, inode.number)
         else:
-            self._change(new, None, new.name, inode.number)
-            self._change(old, old.name, None, inode.number)
+            move = self._moment + 1
+            self._change(new, None, new.name, inode.number, move)
+            self._change(old, old.name, None, inode.number, move)
 
     def unlink(self, path: Path) -> None:
         self._mark(f"unlink {path.name}")

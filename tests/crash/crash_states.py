@@ -1,4 +1,4 @@
-"""Every state of the disk that a power loss may leave, at every moment of many small histories: each is opened and judged.
+"""Every state of the disk that a power loss may leave, at every moment of many small histories: opened and judged.
 
     python -m tests.crash.crash_states --states 5000000 --processes 2         # nightly; exits 1 on a bad state
     python -m tests.crash.crash_states --state 'reopen:0:117.3'               # one state again, with what it is
@@ -191,7 +191,8 @@ def _key(found: Found) -> int:
 def report(found: Found, violation: Violation) -> str:
     """Everything that is needed to see what happened."""
     worlds = [
-        f"expected: offsets {world.start} to {world.end}, batches end at {sorted(world.ends)}, promised below {promised}"
+        f"expected: offsets {world.start} to {world.end}, batches end at {sorted(world.ends)}, "
+        f"promised below {promised}"
         for world, promised in found.expected
     ]
     return "\n  ".join([f"BAD {found.name}: {violation}", *found.state.describe(), *worlds])
@@ -215,7 +216,7 @@ def record(name: str, seed: int, dropped: frozenset[Site] = frozenset()) -> tupl
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No log of every recovery; garbage is collected by reference counts alone, and what cycles hold once in a while."""
+    """No log of every recovery; garbage is collected by reference counts, and what cycles hold once in a while."""
     logger = logging.getLogger("eventcore")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

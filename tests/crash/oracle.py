@@ -14,7 +14,7 @@ leave, each with the offset up to which it was promised. `check` opens what the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path, PosixPath
 from typing import Any, NamedTuple
 
@@ -121,7 +121,7 @@ class World:
             return f"starts at {start}, not {self.start}"
         if end < self._solid(min(promised, self.end)):
             return f"ends at {end}, below the acknowledged {promised}"
-        if end > self.end or end not in self.ends and end != start:
+        if end > self.end or (end not in self.ends and end != start):
             return f"ends at {end}, where no batch ended"
         return None
 
@@ -131,7 +131,7 @@ class World:
             end -= 1
         return end
 
-    @lru_cache(maxsize=None)  # noqa: B019: there are few worlds, and they are forgotten together
+    @cache  # noqa: B019 - there are few worlds, and they are forgotten together
     def producers(self, end: int) -> dict[int, tuple[int, list[tuple[int, int]], int]]:
         """Of each producer: its epoch, (sequence, offset) of each record of that epoch, where its transaction began."""
         found: dict[int, tuple[int, list[tuple[int, int]], int]] = {}
@@ -149,7 +149,7 @@ class World:
             found[number] = (epoch, batches, open_from)
         return found
 
-    @lru_cache(maxsize=None)  # noqa: B019
+    @cache  # noqa: B019
     def committed(self, start: int, end: int) -> list[Record]:
         """What a reader of committed data sees."""
         stable = min((first for _, _, first in self.producers(end).values() if first >= 0), default=end)

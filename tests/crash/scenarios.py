@@ -1,4 +1,4 @@
-"""Small histories of one log, played on a recording disk: what is done, and what each call promised when it returned."""
+"""Small histories of one log, played on a recording disk: what is done, and what each call promised."""
 
 from __future__ import annotations
 

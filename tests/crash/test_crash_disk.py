@@ -231,6 +231,16 @@ def test_a_rename_happens_or_not() -> None:
     assert found == {before, (*before, ("file.tmp", b"new")), (("file", b"new"),)}
 
 
+def test_a_file_that_moves_to_another_folder_has_one_name_or_both() -> None:
+    root, inner = str(ROOT), str(ROOT / "inner")
+    disk = RecordingDisk({root: {"file": b"1"}, inner: {}})
+    disk.rename(ROOT / "file", ROOT / "inner" / "moved")
+    disk.acknowledge("the end")
+    states = BoundaryChoices(disk.boundaries[-1], {}).states(random.Random(1))
+    found = {(tuple(image[root]), tuple(image[inner])) for image in (state.image() for state in states)}
+    assert found == {(("file",), ()), (("file",), ("moved",)), ((), ("moved",))}
+
+
 def test_an_unlinked_file_comes_back() -> None:
     def play(disk: RecordingDisk) -> None:
         disk.unlink(ROOT / "file")

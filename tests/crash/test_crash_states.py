@@ -1,7 +1,7 @@
 """No power loss, at any moment of any of these histories, takes back what was promised.
 
 The tiny version looks at some states of every scenario. The slow one checks 200,000 distinct states, all those of the
-fixed scenarios among them; the nightly size of it is `python -m tests.crash.crash_states --states 5000000 --processes 2`.
+fixed scenarios among them; the nightly size is `python -m tests.crash.crash_states --states 5000000 --processes 2`.
 The last tests break the engine on purpose: then bad states must be found.
 """
 
@@ -100,8 +100,6 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], list[str]]] = {
     "acknowledged before the sync": (PartitionLog, "sync_to", _acknowledge_before_sync, ["always", "interval"]),
     "the log is not synced": (Segment, "sync", _nothing, ["always", "roll"]),
     "the indexes are not synced": (Segment, "sync_indexes", _nothing, ["roll", "fill", "reopen", "transactions"]),
-    "renamed before it is synced": (Disk, "replace_file", _replace_without_sync, ["epochs", "producers"]),
-    "small files are written in place": (Disk, "replace_file", _replace_in_place, ["epochs", "producers"]),
     "truncated without a note": (Checkpoints, "announce_truncation", _nothing, ["truncate over segments"]),
     "deleted before the start is durable": (Checkpoints, "move_log_start", _nothing, ["delete records"]),
     "epochs outlive a truncation": (EpochCache, "truncate_from_end", _nothing, ["epochs"]),

@@ -183,7 +183,7 @@ def _seal(blocks: int, damage: int, words: bytes) -> bytes:
 def file_cases() -> Iterator[Case]:
     """A count in a file beside the log."""
     entry = producer_snapshot.encode([producer_snapshot.ProducerEntry(1, 0, 0, 0, 0, NOW, -1, -1)])[10:]
-    for count in (INT32_MAX, 1 << 30, 1 << 20, 2, 0, -1, INT32_MIN, (1 << 32) // 42):
+    for count in (INT32_MAX, 1 << 30, 1 << 20, 2, 0, -1, INT32_MIN, (1 << 32) // 46):
         if count:
             yield Case(f"snapshot of {count} producers, one there", FILE, _snapshot(count, entry), "snapshot")
         if count != 2:

@@ -22,6 +22,7 @@ from eventcore.files.state_file import StateFile, tail
 from eventcore.files.time_index import TimeIndex
 from eventcore.files.txn_index import ENTRY_SIZE, TxnIndex
 from eventcore.format import compression, control
+from eventcore.format.layout import PRODUCER_SNAPSHOT_ENTRY, PRODUCER_SNAPSHOT_HEADER
 from tests.crash.memory_disk import MemoryDisk
 from tests.fuzz.kernel_targets import index_seeds
 from tests.fuzz.mutate import crc32c, put_crc
@@ -171,10 +172,12 @@ def run_snapshot(data: memoryview) -> None:
 
 def fix_snapshot(data: bytearray, rng: Random) -> None:
     """The CRC, and mostly the count that fits the size."""
-    if len(data) >= 10:
+    start, entry_size = PRODUCER_SNAPSHOT_HEADER.size, PRODUCER_SNAPSHOT_ENTRY.size
+    if len(data) >= start:
         if rng.random() < 0.7:
-            data[6:10] = ((len(data) - 10) // 42).to_bytes(4, "big")
-            del data[10 + (len(data) - 10) // 42 * 42 :]
+            count = (len(data) - start) // entry_size
+            data[6:10] = count.to_bytes(4, "big")
+            del data[start + count * entry_size :]
         put_crc(data, 2, 6)
 
 
@@ -185,6 +188,14 @@ def run_checkpoint(data: memoryview) -> None:
         with suppress(CorruptFile):
             read(disk, path)
         all_closed(disk)
+
+
+def fix_checkpoint(data: bytearray, rng: Random) -> None:
+    """Whole lines of ASCII, and the number of them."""
+    lines = bytes(byte & 0x7F for byte in data).split(b"\n")
+    if len(lines) > 2 and lines[0] == b"0":
+        lines[1] = b"%d" % (len(lines) - 3)
+        data[:] = b"\n".join([*lines[:-1], b""])
 
 
 def checkpoint_seeds() -> list[bytes]:
@@ -367,7 +378,7 @@ TARGETS = (
     Target("index-files", run_index_files, index_seeds, 2, memory=_DISK),
     Target("txn-index", run_txn_index, txn_seeds, 3, None, _TXN_PLACES, memory=_DISK, factor=16),
     Target("snapshot", run_snapshot, snapshot_seeds, 4, fix_snapshot, _SNAPSHOT_PLACES, factor=16),
-    Target("checkpoint", run_checkpoint, checkpoint_seeds, 3, memory=_DISK, factor=64),
+    Target("checkpoint", run_checkpoint, checkpoint_seeds, 3, fix_checkpoint, memory=_DISK, factor=64),
     Target("recovery-point", run_recovery_slots, recovery_seeds, 2, fix_recovery, _RECOVERY_PLACES, memory=_DISK),
     Target("state-file", run_state_file, state_seeds, 2, None, _STATE_PLACES, memory=_DISK),
     Target("seal", run_seal, seal_seeds, 4, fix_seal, _SEAL_PLACES, memory=_DISK, factor=16),

@@ -134,6 +134,8 @@ def main() -> None:
     fuzzer = Fuzzer(TARGETS[options.target], options.seed, Arena(options.arena), regressions(options.target))
     cpu = time.process_time()
     fuzzer.run(options.inputs)
+    if "EVENTCORE_TRACER" in os.environ and not fuzzer.tracer.edges():
+        raise SystemExit("these are not the traced kernels")
     report = {
         "inputs": fuzzer.done,
         "seconds": time.process_time() - cpu,

@@ -6,11 +6,14 @@ from eventcore import _kernels as kernels
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.errors import CorruptRecord, InvalidRecord, Truncated
-from eventcore.format.batch import BatchHeader
+from eventcore.format import control
+from eventcore.format.batch import BatchHeader, records_area
 from eventcore.log import validator
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore, index_aborted
+from eventcore.log.reader import LARGEST_AREA
+from eventcore.log.segment import INT32_MAX
 from eventcore.log.writer import BatchWriter
 from eventcore.types import BatchInfo
 
@@ -55,11 +58,17 @@ class Ingest:
         if first.base_offset < end <= first.last_offset and local.segments.first.base_offset == end:
             local.restart_at(first.base_offset)  # F2: the leader's log starts inside this batch
             end = first.base_offset
-        for _, header in found:
+        for position, header in found:
+            _check_marker(data, position, header)
             if header.base_offset < end:
                 raise InvalidRecord(
                     f"a batch at offset {header.base_offset} where the log ends at {end}",
                     hint="fetch from the log end offset",
+                )
+            if header.last_offset - end > INT32_MAX:
+                raise InvalidRecord(
+                    f"offset {header.last_offset} lies more than 2^31 above the log end {end}",
+                    hint="truncate to the leader's log start, and fetch from there",
                 )
             end = header.next_offset
         for position, header in found:
@@ -78,6 +87,16 @@ class Ingest:
             if completed is not None:
                 with local.fencing():  # an opening notes it again; a retry would find the marker there already
                     index_aborted(segment, completed)
+
+
+def _check_marker(data: memoryview, position: int, header: BatchHeader) -> None:
+    """Raise CorruptRecord for a transaction marker that cannot be read: it must not get into the log."""
+    if header.control and header.transactional and header.record_count:
+        area = records_area(data, position, header, LARGEST_AREA)
+        records = kernels.decode.decode_records(area, header, header.base_offset, header.next_offset)
+        if len(records) != 1 or records[0].key is None:
+            raise CorruptRecord("a control batch without a record", position=position, offset=header.base_offset)
+        control.read_marker(records[0].key, records[0].value or b"")
 
 
 def _whole_batches(data: memoryview) -> list[tuple[int, BatchHeader]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eventcore.disk import Disk
+from eventcore.files.mapped_file import MappedFile
 from eventcore.types import Buffer
 
 NAME = "quarantine"
@@ -16,16 +17,14 @@ NAME = "quarantine"
 def copy(disk: Disk, folder: Path, name: str, data: Buffer) -> str:
     """Keep a copy of `data`; durable on return. Returns its path."""
     path = _free_path(disk, folder, name)
-    disk.replace_file(path, bytes(data))
+    disk.replace_file(path, memoryview(data))
     return str(path)
 
 
-def move(disk: Disk, folder: Path, path: Path) -> str:
-    """Move a file here; durable once its folder is synced, too. Returns its new path."""
-    target = _free_path(disk, folder, path.stem)
-    disk.rename(path, target)
-    disk.sync_dir(target.parent)
-    return str(target)
+def copy_file(disk: Disk, folder: Path, path: Path) -> str:
+    """Keep a copy of a whole file; durable on return. A rename would change two folders at once."""
+    file = MappedFile(disk, path, write=False)
+    return copy(disk, folder, path.stem, file.view)
 
 
 def _free_path(disk: Disk, folder: Path, name: str) -> Path:

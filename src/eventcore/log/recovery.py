@@ -230,7 +230,9 @@ class Recovery:
         """Segments behind a torn tail were never acknowledged: put them aside."""
         for base in bases:
             if self._has_data(base):
-                self.report.quarantined.append(quarantine.move(self._disk, self._folder, self._path(base, names.LOG)))
+                self.report.quarantined.append(
+                    quarantine.copy_file(self._disk, self._folder, self._path(base, names.LOG))
+                )
             remove_files(self._disk, self._folder, base)
         self._disk.sync_dir(self._folder)
 

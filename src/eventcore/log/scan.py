@@ -18,7 +18,7 @@ from eventcore import _kernels as kernels
 from eventcore.errors import UnsupportedFormat
 from eventcore.files.damage import DamagedRange
 from eventcore.format.batch import HEADER_SIZE
-from eventcore.log.segment import Segment
+from eventcore.log.segment import INT32_MAX, Segment
 
 _ROWS = 8192
 _MAGIC_POSITION = 16
@@ -88,7 +88,8 @@ def _scan_run(segment: Segment, position: int, limit: int, take: Callable[[Batch
         count, position, status = kernels.batch.scan(segment.log.view, position, limit, rows.data.cast("B"), True)
         found = [BatchRow._make(fields) for fields in rows[:count].tolist()]
         for row, behind in zip_longest(found, found[1:]):
-            if row.base_offset < segment.next_offset or _jumps(segment.next_offset, row, behind):
+            too_far = row.last_offset - segment.base_offset > INT32_MAX
+            if row.base_offset < segment.next_offset or too_far or _jumps(segment.next_offset, row, behind):
                 return row.position
             take(row)
         if status != kernels.batch.OK:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from eventcore import _kernels as kernels
-from eventcore.errors import RecordTooLarge
+from eventcore.errors import InvalidRecord, RecordTooLarge
 from eventcore.format import compression
 from eventcore.format.batch import HEADER_SIZE, LOG_APPEND_TIME, BatchHeader, assign_offset
 from eventcore.log.local import LocalLog
@@ -163,7 +163,13 @@ class BatchWriter:
         segment.add_batch(header.size, header.last_offset, header.max_timestamp)
 
     def _segment_for(self, last_offset: int) -> Segment:
-        return self._local.roll() if self._local.active.full_for(last_offset) else self._local.active
+        segment = self._local.roll() if self._local.active.full_for(last_offset) else self._local.active
+        if segment.full_for(last_offset):
+            raise InvalidRecord(
+                f"offset {last_offset} lies too far above {segment.base_offset}, where its segment begins",
+                hint="truncate to the batch's first offset before a gap of more than 2^31 offsets",
+            )
+        return segment
 
     def _room_for(self, size: int, last_offset: int, max_timestamp: int) -> Segment:
         """The active segment with `size` bytes reserved; rolls if the batch does not fit. Raises RecordTooLarge."""
