@@ -24,7 +24,10 @@ from eventcore.errors import (
     Truncated,
     UnsupportedFormat,
 )
+from eventcore.files.state_file import MAGIC, VERSION, tail
+from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.format import compression, control
+from eventcore.log.folder_lock import LOCK_NAME
 from eventcore.log.partition import Partition
 from tests.crash.memory_disk import Image, MemoryDisk
 from tests.crash.oracle import KnownPath
@@ -201,7 +204,7 @@ def _files(image: Image) -> list[str]:
     return sorted(image[str(FOLDER)])
 
 
-READ, WRITE, REPAIR = range(3)
+READ, WRITE, REPAIR, FOLLOW = range(4)
 
 
 def folder_seeds() -> list[bytes]:
@@ -210,7 +213,7 @@ def folder_seeds() -> list[bytes]:
     for which, image in enumerate(_folders()):
         for number, name in enumerate(_files(image)):
             content = image[str(FOLDER)][name].rstrip(b"\0")
-            seeds += [bytes([which + 4 * act, number]) + content for act in (READ, WRITE, REPAIR)]
+            seeds += [bytes([which + 4 * act, number]) + content for act in range(4)]
     return seeds
 
 
@@ -225,24 +228,44 @@ def fix_folder(data: bytearray, rng: Random) -> None:
 
 
 def run_folder(data: memoryview) -> None:
-    """Read it; or open it for writing, use it, and open it again; or repair it, and read it then."""
+    """Read it; open it for writing, use it, open it again; repair it, and read it; or follow its living writer."""
     if len(data) < 2:
         return
     image = _folders()[data[0] % 2]
     files, listed = dict(image[str(FOLDER)]), _files(image)
     files[listed[data[1] % len(listed)]] = bytes(data[2:])
     disk = MemoryDisk({**image, str(FOLDER): files}, boot=data[0] // 2 % 2 + 1)
-    act = data[0] // 4 % 3
+    act = data[0] // 4 % 4
     if act == READ:
         _use(disk, "r")
     elif act == WRITE:
         if _use(disk, "rw") and not _use(disk, "rw"):
             raise AssertionError("a folder that was opened and closed cannot be opened again")
+    elif act == FOLLOW:
+        _follow(disk)
     else:
         with suppress(EventCoreError):
             ec.repair_partition(FOLDER, CONFIG, clock=_Clock(), disk=disk)
             _use(disk, "r")
         _all_closed(disk)
+
+
+def _follow(disk: MemoryDisk) -> None:
+    """Read what a writer holds the lock of, whatever its state page says. It is not in the midst of a change: readers
+    would wait for the end of that, for as long as the writer lives.
+    """
+    path = FOLDER / STATE_NAME
+    page = bytearray(disk.image()[str(FOLDER)][path.name].ljust(tail.STATE_SIZE, b"\0"))
+    page[:12] = MAGIC + VERSION.to_bytes(4, "big")
+    tail.store(page, tail.GENERATION, tail.load(page, tail.GENERATION) & ~1)
+    disk.replace_file(path, bytes(page))
+    lock = disk.lock(FOLDER / LOCK_NAME, "the writer")
+    with suppress(EventCoreError), open_on(disk, "r") as partition:
+        for act in _uses(partition):
+            with suppress(EventCoreError):
+                act()
+    disk.unlock(lock)
+    _all_closed(disk)
 
 
 def _all_closed(disk: MemoryDisk) -> None:
@@ -271,7 +294,7 @@ def _use(disk: MemoryDisk, mode: str) -> bool:
 
 def _uses(partition: Partition) -> Iterator[Callable[[], object]]:
     start = partition.log_start_offset
-    yield lambda: list(partition)
+    yield lambda: list(partition.read())
     yield lambda: list(partition.read(isolation="read_committed"))
     yield lambda: partition.columns(start, min(partition.high_watermark, start + 1000))
     yield lambda: list(partition.batches())

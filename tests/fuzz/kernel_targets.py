@@ -22,7 +22,7 @@ from tests.parity.twins import EVERY, INT64_MAX
 batch, decode, index = kernels.batch, kernels.decode, kernels.index
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
-_BASE_OFFSET_AT, _LENGTH_AT, _COUNT_AT = 0, 8, 57
+_LENGTH_AT, _CODEC_AT, _LAST_DELTA_AT, _COUNT_AT = 8, 22, 23, 57
 _CODES = "qiibIhiqqqhii"
 HEADER_PLACES = tuple(
     (offset, code.lower()) for offset, code in zip(batch.offsets().values(), _CODES, strict=True) if code != "I"
@@ -45,12 +45,49 @@ def batch_seeds() -> list[bytes]:
         twins.batch(twins.record(0, key=None, value=None), 1, attributes=8),
         twins.batch(area + long, 4, last_offset_delta=9, producer=(7, 1, 5)),
         twins.batch(b"".join(twins.record(n) for n in range(20)), 20, last_offset_delta=19),
+        twins.batch(twins.record(100, 900, None, None) + twins.record(200, 900, b"", None), 2, last_offset_delta=200),
         twins.batch(b"?" * 40, 3, attributes=4),
     ]
 
 
+def frame_records(data: bytearray, rng: Random) -> None:
+    """Make the records of a batch that is all of the input end where it ends, mostly, and be as many as it says."""
+    position, count = batch.HEADER_SIZE, 0
+    while position < len(data):
+        size, body = _short_varint(data, position)
+        left = len(data) - body
+        if not 0 < size <= left:
+            framed = twins.varint(left)
+            data[position:body] = framed
+            size, body = left, position + len(framed)
+        position, count = body + size, count + 1
+    if count and rng.random() < 0.8:
+        last = int.from_bytes(data[_LAST_DELTA_AT : _LAST_DELTA_AT + 4], "big", signed=True)
+        struct.pack_into(">i", data, _LAST_DELTA_AT, max(last, count - 1))
+        struct.pack_into(">i", data, _COUNT_AT, count)
+
+
+def _short_varint(data: bytearray, position: int) -> tuple[int, int]:
+    """A length of one or two bytes, and where it ends; -1 for a longer one."""
+    first = data[position]
+    if first < 0x80 or position + 1 == len(data):
+        return (first >> 1 if first < 0x80 else -1), position + 1
+    second = data[position + 1]
+    return ((first & 0x7F | second << 7) >> 1 if second < 0x80 else -1), position + 2
+
+
+def fix_records(data: bytearray, rng: Random) -> None:
+    """For who reads records without their batch."""
+    if len(data) > batch.HEADER_SIZE and rng.random() < 0.6:
+        frame_records(data, rng)
+
+
 def seal_batches(data: bytearray, rng: Random) -> None:
     """Make the lengths fit what is there, mostly, and the CRC of each batch that has a length right."""
+    is_compressed = len(data) > _CODEC_AT and data[_CODEC_AT] & 7
+    if not is_compressed and rng.random() < 0.3:
+        data[_LENGTH_AT : _LENGTH_AT + 4] = max(len(data) - batch.PREFIX_SIZE, 0).to_bytes(4, "big")
+        fix_records(data, rng)
     position = 0
     while len(data) - position >= batch.HEADER_SIZE:
         left = len(data) - position - 12
@@ -239,7 +276,7 @@ RECORD_FACTOR = 64
 
 TARGETS = (
     Target("batches", run_batches, batch_seeds, 28, seal_batches, HEADER_PLACES, factor=RECORD_FACTOR),
-    Target("records", run_records, batch_seeds, 28, None, HEADER_PLACES, factor=RECORD_FACTOR),
+    Target("records", run_records, batch_seeds, 28, fix_records, HEADER_PLACES, factor=RECORD_FACTOR),
     Target("index", run_index, index_seeds, 10),
     Target("twins", run_twins, batch_seeds, 1, seal_batches, HEADER_PLACES, factor=4 * RECORD_FACTOR),
 )

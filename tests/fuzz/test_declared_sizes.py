@@ -178,6 +178,17 @@ def test_clients_that_lie_about_a_size() -> None:
     assert wrong == {}
 
 
+def test_a_marker_that_is_a_bomb() -> None:
+    """A control batch holds a few bytes: nobody decompresses 64 MiB to find out that they are no marker."""
+    bomb = compression.compress(compression.ZSTD, 19, bytes(64 << 20))
+    data = twins.batch(bomb, 1, base_offset=1, attributes=0x30 | compression.ZSTD, producer=(7, 0, -1))
+    partition = open_on(MemoryDisk({"/logs": {}}))
+    partition.append(b"first")
+    act = lambda: partition.append_batches(data, "replica")  # noqa: E731
+    assert complaint(act, MALFORMED, 2 * CODEC_FLOOR + FACTOR * len(data)) is None
+    partition.close()
+
+
 def _take_and_read(partition: ec.Partition, data: bytes) -> None:
     """What is taken over from a leader is believed only until somebody reads it."""
     with suppress(StorageError, ec.InvalidRecord):

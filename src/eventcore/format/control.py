@@ -13,6 +13,8 @@ from eventcore.errors import CorruptRecord, UsageError
 
 ABORT, COMMIT, LEADER_CHANGE, SNAPSHOT_HEADER, SNAPSHOT_FOOTER, KRAFT_VERSION, KRAFT_VOTERS = range(7)
 UNKNOWN = -1
+MARKER_AREA_MAX = 1 << 16
+"""The records of a control batch take a few bytes: nobody decompresses more to find out that they are no marker."""
 
 _KEY = struct.Struct(">hh")
 _END_TRANSACTION = struct.Struct(">hi")

@@ -19,7 +19,6 @@ from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 
 _MARKERS = {control.ABORT: "ABORT", control.COMMIT: "COMMIT"}
-_MARKER_BYTES_MAX = 1 << 16
 
 
 class BatchEntry(NamedTuple):
@@ -97,7 +96,7 @@ def _entry(segment: Segment, position: int, header: BatchHeader) -> BatchEntry:
 def _marker(segment: Segment, position: int, header: BatchHeader) -> str | None:
     """What a transaction marker says; None for other control records and for one that cannot be read."""
     try:
-        area = records_area(segment.log.view, position, header, _MARKER_BYTES_MAX)
+        area = records_area(segment.log.view, position, header, control.MARKER_AREA_MAX)
         records = kernels.decode.decode_records(area, header, header.base_offset, header.next_offset)
         kinds = [control.read_marker(record.key or b"", record.value or b"").kind for record in records]
     except StorageError:

@@ -12,7 +12,6 @@ from eventcore.log import validator
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore, index_aborted
-from eventcore.log.reader import LARGEST_AREA
 from eventcore.log.segment import INT32_MAX
 from eventcore.log.writer import BatchWriter
 from eventcore.types import BatchInfo
@@ -92,7 +91,7 @@ class Ingest:
 def _check_marker(data: memoryview, position: int, header: BatchHeader) -> None:
     """Raise CorruptRecord for a transaction marker that cannot be read: it must not get into the log."""
     if header.control and header.transactional and header.record_count:
-        area = records_area(data, position, header, LARGEST_AREA)
+        area = records_area(data, position, header, control.MARKER_AREA_MAX)
         records = kernels.decode.decode_records(area, header, header.base_offset, header.next_offset)
         if len(records) != 1 or records[0].key is None:
             raise CorruptRecord("a control batch without a record", position=position, offset=header.base_offset)

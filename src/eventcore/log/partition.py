@@ -190,7 +190,10 @@ class Partition:
     # -- read --------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """How many offsets may be read; compaction and markers may leave fewer records."""
+        """How many offsets may be read; compaction and markers may leave fewer records.
+
+        `list(partition)` makes room for as many; `list(partition.read())` only for what is there.
+        """
         return max(self.high_watermark - self.log_start_offset, 0)
 
     def __iter__(self) -> Iterator[Record]:

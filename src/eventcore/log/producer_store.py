@@ -112,7 +112,8 @@ class ProducerStore:
 
 def read_marker(segment: Segment, position: int, header: BatchHeader) -> control.Marker:
     """The control record of the batch at `position`."""
-    reader = LogReader(SegmentList([segment]), header.base_offset, header.next_offset)
+    wanted = header.base_offset, header.next_offset
+    reader = LogReader(SegmentList([segment]), *wanted, largest_area=control.MARKER_AREA_MAX)
     records = reader.decode(segment, position, header)
     if len(records) != 1 or records[0].key is None:
         raise CorruptRecord("a control batch without a record", path=segment.log.path, position=position)
