@@ -48,7 +48,7 @@ class Limits(NamedTuple):
     """Boundaries in any order, so that the first few hundred states are from everywhere."""
 
 
-FULL = Limits()
+FULL = Limits(shuffled=True)
 NESTED = Limits(24, 6, 400)
 
 
@@ -227,12 +227,17 @@ def quiet() -> Iterator[None]:
 
 
 def search(wanted: int, *, process: int = 0, processes: int = 1, progress: bool = False) -> Tally:
-    """Check `wanted` distinct states, this process's share of the histories."""
+    """Check `wanted` distinct states, this process's share of the histories.
+
+    Three quarters of them are shared out evenly among the fixed scenarios; the rest, and what a scenario has not got,
+    is for random ones.
+    """
     found, started, shown = Search(wanted), time.monotonic(), 0.0
+    share = wanted * 3 // 4 // len(list(SCENARIOS)[process::processes])
     with quiet():
         for name, seed in histories(process, processes):
             session, oracle = record(name, seed)
-            found.history(f"{name}:{seed}:", session, oracle)
+            found.history(f"{name}:{seed}:", session, oracle, quota=1 << 62 if seed else share)
             gc.collect()
             took = time.monotonic() - started
             if progress and took - shown > 30:

@@ -1,7 +1,7 @@
 """No power loss, at any moment of any of these histories, takes back what was promised.
 
-The tiny version looks at some states of every scenario. The slow one checks 200,000 distinct states, all those of the
-fixed scenarios among them; the nightly size is `python -m tests.crash.crash_states --states 5000000 --processes 2`.
+The tiny version looks at some states of every scenario. The slow one checks 200,000 distinct states, of each
+scenario as many; the nightly size is `python -m tests.crash.crash_states --states 5000000 --processes 2`.
 The last tests break the engine on purpose: then bad states must be found.
 """
 

@@ -34,6 +34,9 @@ EVERYWHERE = (errno.ENOSPC, errno.EIO, errno.EINTR, errno.EMFILE, errno.EROFS)
 SOMEWHERE = (errno.EDQUOT, errno.EAGAIN, errno.ESTALE, errno.EFBIG, SHORT)
 STICKY = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE, SHORT)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TAKES_NO_SPACE = ("ftruncate", "scandir", "lstat", "open", "fstat", "close")
+IN_PLACE = ("eventcore.recovery", ".txnindex")
+"""What is written there has its space already."""
 
 
 @pytest.fixture
@@ -128,11 +131,18 @@ class Case:
             if was_open and first.path.endswith(".log"):
                 assert isinstance(error, ec.StorageFenced)
         elif self.fault.error in FULL:
-            # A truncation that was begun and fails is for the next opening to complete, whatever stopped it.
-            truncates = "truncate" in self.scenario.act.__name__
-            full = (ec.DiskFull, ec.StorageFenced) if truncates else (ec.DiskFull,)
+            full = (ec.DiskFull, ec.StorageFenced) if self._may_fence() else (ec.DiskFull,)
             assert error is None or isinstance(error, full), f"{type(error).__name__} for a full disk"
         assert error is None or isinstance(error, ec.StorageError)
+
+    def _may_fence(self) -> bool:
+        """A truncation that was begun and fails is for the next opening to complete, whatever stopped it. Nor is it
+        for want of space that a call fails which takes none.
+        """
+        return "truncate" in self.scenario.act.__name__ or any(
+            call.is_sync or call.kind in TAKES_NO_SPACE or (call.kind == "pwrite" and call.path.endswith(IN_PLACE))
+            for call in self.failed
+        )
 
     def _moves_less_is_no_error(self) -> bool:
         return True
@@ -203,6 +213,7 @@ def test_every_call_fails_with_every_error(ground: Path, name: str) -> None:
     calls = calls_of(ground, SCENARIOS[name])
     count, wrong = failures_of(ground, name, faults_of(calls))
     print(f"{name}: {len(calls)} calls, {count} cases, {count - len(wrong)} right")
+    gc.collect()  # a handle that failed to open is part of a reference cycle
     assert maps_below(ground) == []
     assert wrong == []
 

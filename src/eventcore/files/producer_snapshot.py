@@ -55,11 +55,20 @@ def decode(data: bytes, path: Path) -> list[ProducerEntry]:
     return [ProducerEntry(*fields) for fields in entries]
 
 
-def read(disk: Disk, path: Path) -> list[ProducerEntry]:
-    """The entries of the file. Raises CorruptFile or UnsupportedFormat."""
-    return decode(disk.read_file(path, _SIZE_MAX), path)
+def read(disk: Disk, path: Path, crc: int | None = None) -> list[ProducerEntry]:
+    """The entries of the file, which must be the one of that CRC. Raises CorruptFile or UnsupportedFormat."""
+    data = disk.read_file(path, _SIZE_MAX)
+    if crc is not None and _crc(data) != crc:
+        raise CorruptFile("not the producer snapshot that was written last", path=path)
+    return decode(data, path)
 
 
-def write(disk: Disk, path: Path, entries: Iterable[ProducerEntry]) -> None:
-    """Replace the file; durable on return."""
-    disk.replace_file(path, encode(entries))
+def write(disk: Disk, path: Path, entries: Iterable[ProducerEntry]) -> int:
+    """Replace the file, durable on return; the CRC in its header."""
+    data = encode(entries)
+    disk.replace_file(path, data)
+    return _crc(data)
+
+
+def _crc(data: bytes) -> int:
+    return int.from_bytes(data[2:_CRC_END], "big")

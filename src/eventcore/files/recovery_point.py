@@ -9,6 +9,7 @@ higher sequence number counts. A slot:
     72 base offset of the segment it ends in i64 (-1: none is left) | 80 its position there i64
     88 boot id 16 bytes: of the machine's life in which it was written; in another one, unsynced pages may be lost
    104 CRC-32C of the segment's .index, .timeindex and .txnindex below the recovery point, 3 u32
+   116 CRC in the header of the producer snapshot at the recovery point i64 (-1: none was written)
 
 Everything below the recovery point was synced, indexes included. `clean` holds only while the last segment still has
 that base and size: a folder that somebody else (a Kafka broker) has written to since is scanned from the recovery
@@ -33,7 +34,7 @@ SIZE = 8192
 _SLOTS = (0, SIZE // 2)
 _TOO_HIGH = 1 << 62
 _FRAME = struct.Struct(">8sII")
-_BODY = struct.Struct(">qQqqqqqqq16sIII")
+_BODY = struct.Struct(">qQqqqqqqq16sIIIq")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class RecoveryPoint:
     clean: bool = False
     boot_id: bytes = b""
     index_crcs: tuple[int, int, int] = (0, 0, 0)
+    snapshot_crc: int = -1
 
     def closed_as(self, active_base_offset: int, active_size: int) -> bool:
         """Whether the log was closed cleanly and its last segment still is as it was then."""
@@ -82,7 +84,7 @@ def _parse(slot: bytes) -> tuple[int, RecoveryPoint]:
     body = slot[_FRAME.size : _FRAME.size + _BODY.size]
     if magic != MAGIC or version != VERSION or crc != kernels.crc32c.crc32c(body):
         return -1, RecoveryPoint()
-    sequence, flags, *numbers, boot_id, index, time_index, txn_index = _BODY.unpack(body)
+    sequence, flags, *numbers, boot_id, index, time_index, txn_index, snapshot_crc = _BODY.unpack(body)
     recovery, base, position, start, truncate_to, truncate_base, truncate_position = numbers
     if (
         min(sequence, recovery, base, position, start, truncate_position) < 0
@@ -92,7 +94,17 @@ def _parse(slot: bytes) -> tuple[int, RecoveryPoint]:
         return -1, RecoveryPoint()
     clean, crcs = bool(flags & 1), (index, time_index, txn_index)
     return sequence, RecoveryPoint(
-        recovery, base, position, start, truncate_to, truncate_base, truncate_position, clean, boot_id, crcs
+        recovery,
+        base,
+        position,
+        start,
+        truncate_to,
+        truncate_base,
+        truncate_position,
+        clean,
+        boot_id,
+        crcs,
+        snapshot_crc,
     )
 
 
@@ -122,6 +134,7 @@ class RecoveryFile:
             point.truncate_position,
             self._disk.boot_id(),
             *point.index_crcs,
+            point.snapshot_crc,
         )
         slot = _FRAME.pack(MAGIC, VERSION, kernels.crc32c.crc32c(body)) + body
         self._disk.pwrite_all(self._fd, slot, _SLOTS[sequence % 2])

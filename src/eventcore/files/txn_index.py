@@ -94,20 +94,30 @@ class TxnIndex:
         if self._in_memory:
             self._known = (*known, entry)
             return
+        self._create()
+        self._disk.pwrite_all(self._fd, TXN_INDEX_ENTRY.struct.pack(VERSION, *entry), at)
+        self._known = (*known, entry)
+
+    def reserve_entry(self) -> None:
+        """Take the space of the next entry: all but its last byte, so that nobody counts it. Raises DiskFull."""
+        at = len(self.entries()) * ENTRY_SIZE
+        self._create()
+        self._disk.reserve(self._fd, at, ENTRY_SIZE - 1)
+
+    def _create(self) -> None:
         if self._fd < 0:
             self._is_new = not self._disk.exists(self._path)
             self._fd = self._disk.open(self._path, write=True, create=True)
-        self._disk.pwrite_all(self._fd, TXN_INDEX_ENTRY.struct.pack(VERSION, *entry), at)
-        self._known = (*known, entry)
 
     def crc(self, below: int | None = None) -> int:
         """CRC-32C of the file's entries, or of those below an offset. Raises CorruptFile, UnsupportedFormat."""
         entries = [entry for entry in self.entries() if below is None or entry.last_offset < below]
         return kernels.crc32c.crc32c(b"".join(TXN_INDEX_ENTRY.struct.pack(VERSION, *entry) for entry in entries))
 
-    def keep_in_memory(self) -> None:
-        """For readers that replay the log themselves: the file is not believed, and not written."""
-        self._in_memory, self._known = True, ()
+    def keep_in_memory(self, offset: int) -> None:
+        """For readers that replay the log from `offset` on: there the file is not believed, and it is not written."""
+        self._known = tuple(entry for entry in self.entries() if entry.last_offset < offset) if offset else ()
+        self._in_memory = True
 
     def truncate(self, offset: int) -> None:
         """Drop the entries from the first one on whose marker is at or above `offset`; durable after `sync`."""

@@ -51,8 +51,11 @@ class Checkpoints:
         )
         return Checkpoint(point, active, producers.state.snapshot(), [s.base_offset for s in local.segments])
 
-    def due(self, local: LocalLog) -> bool:
-        """Whether a checkpoint should follow the next sync: much was appended since the last one, or it is long ago."""
+    def take_if_due(self, local: LocalLog, producers: ProducerStore, log_start: int) -> Checkpoint | None:
+        """`take`, if a checkpoint should follow the next sync: much was appended since the last, or it is long ago."""
+        return self.take(local, producers, log_start) if self._due(local) else None
+
+    def _due(self, local: LocalLog) -> bool:
         grown = local.active.base_offset != self.point.base_offset
         grown = grown or local.active.log.size - self.point.position >= _EVERY_BYTES
         return grown or abs(self._clock.now_ms() - self._last_ms) >= _EVERY_MS
@@ -64,10 +67,12 @@ class Checkpoints:
         """
         self._last_ms = self._clock.now_ms()
         checkpoint.active.sync_indexes()
+        point = replace(checkpoint.point, clean=clean)
         with suppress(DiskFull):
-            producers.checkpoint(checkpoint.point.recovery_point, checkpoint.bases, checkpoint.producers)
+            crc = producers.checkpoint(point.recovery_point, checkpoint.bases, checkpoint.producers)
+            point = replace(point, snapshot_crc=crc)
         write = self._file.write if self.point.truncate_to < 0 else self._file.write_both
-        write(replace(checkpoint.point, clean=clean))
+        write(point)
 
     def write_if_possible(self, checkpoint: Checkpoint, producers: ProducerStore, *, clean: bool = False) -> None:
         """`write`, or on a full disk leave the point before it, which is as true."""

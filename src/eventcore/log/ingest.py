@@ -57,8 +57,8 @@ class Ingest:
         if first.base_offset < end <= first.last_offset and local.segments.first.base_offset == end:
             local.restart_at(first.base_offset)  # F2: the leader's log starts inside this batch
             end = first.base_offset
-        for position, header in found:
-            _check_marker(data, position, header)
+        kinds = [_marker_kind(data, position, header) for position, header in found]
+        for _, header in found:
             if header.base_offset < end:
                 raise InvalidRecord(
                     f"a batch at offset {header.base_offset} where the log ends at {end}",
@@ -70,14 +70,14 @@ class Ingest:
                     hint="truncate to the leader's log start, and fetch from there",
                 )
             end = header.next_offset
-        for position, header in found:
-            self._append(data, position, header, local)
+        for (position, header), kind in zip(found, kinds, strict=True):
+            self._append(data, position, header, kind, local)
         return BatchInfo(first.base_offset, end - 1, max(header.max_timestamp for _, header in found))
 
-    def _append(self, data: memoryview, position: int, header: BatchHeader, local: LocalLog) -> None:
+    def _append(self, data: memoryview, position: int, header: BatchHeader, kind: int, local: LocalLog) -> None:
         if header.leader_epoch > self._epochs.latest:
             self._epochs.assign(header.leader_epoch, header.base_offset)
-        self._writer.copy(data, position, header)
+        self._writer.copy(data, position, header, aborts=kind == control.ABORT)
         if not header.control:
             self._producers.state.note(header)
         elif header.transactional:
@@ -88,14 +88,15 @@ class Ingest:
                     index_aborted(segment, completed)
 
 
-def _check_marker(data: memoryview, position: int, header: BatchHeader) -> None:
-    """Raise CorruptRecord for a transaction marker that cannot be read: it must not get into the log."""
-    if header.control and header.transactional and header.record_count:
-        area = records_area(data, position, header, control.MARKER_AREA_MAX)
-        records = kernels.decode.decode_records(area, header, header.base_offset, header.next_offset)
-        if len(records) != 1 or records[0].key is None:
-            raise CorruptRecord("a control batch without a record", position=position, offset=header.base_offset)
-        control.read_marker(records[0].key, records[0].value or b"")
+def _marker_kind(data: memoryview, position: int, header: BatchHeader) -> int:
+    """What a transaction marker says, else UNKNOWN. One that cannot be read must not get in: raises CorruptRecord."""
+    if not (header.control and header.transactional and header.record_count):
+        return control.UNKNOWN
+    area = records_area(data, position, header, control.MARKER_AREA_MAX)
+    records = kernels.decode.decode_records(area, header, header.base_offset, header.next_offset)
+    if len(records) != 1 or records[0].key is None:
+        raise CorruptRecord("a control batch without a record", position=position, offset=header.base_offset)
+    return control.read_marker(records[0].key, records[0].value or b"").kind
 
 
 def _whole_batches(data: memoryview) -> list[tuple[int, BatchHeader]]:

@@ -125,6 +125,7 @@ class LocalLog:
             if not kept.active:
                 kept = self._reopened(old)
                 undo.callback(kept.close)
+                old.log.size = old.cut_at(offset)[0]  # should this fail half-way, nobody reads on into the zeros
             kept.truncate(offset)
             self.segments = self.segments.without([*removed, old]).plus(kept)
             undo.pop_all()

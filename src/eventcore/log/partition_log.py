@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,7 @@ class PartitionLog:
     """Opens a partition folder for writing and holds its lock until `close`."""
 
     def __init__(self, disk: Disk, folder: Path, config: LogConfig, clock: Clock, fsync: str) -> None:
-        self.disk = disk
-        self.folder = folder
-        self.config = config
-        self.clock = clock
+        self.disk, self.folder, self.config, self.clock = disk, folder, config, clock
         self.fsync = fsync
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -88,11 +85,10 @@ class PartitionLog:
             self._publish()
 
     def _recover(self, opened: ExitStack) -> None:
-        point = self._checkpoints.point
+        point, testament = self._checkpoints.point, self.state.testament
         self.epochs = EpochCache(self.disk, self.folder, write=True)
-        recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs, point, self.state.testament)
-        segments = recovery.run()
-        self.report = recovery.report
+        recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs, point, testament)
+        segments, self.report = recovery.run(), recovery.report
         self._local = LocalLog(self.disk, self.folder, self.config, self.clock, segments, self)
         opened.callback(self._local.close)
         if point.log_start_offset > self.log_end_offset:  # rule S8: all that is left lies below the log start
@@ -100,7 +96,8 @@ class PartitionLog:
         self._writer = BatchWriter(self._local)
         self.log_start_offset = max(point.log_start_offset, self._local.segments.first.base_offset)
         self.producer_store = ProducerStore(self.disk, self.folder)
-        self.producer_store.rebuild(self._local.segments, self.log_end_offset, recovery.recovered)
+        self.producer_store.rebuild(self._local.segments, self.log_end_offset, recovery.recovered, point)
+        recovery.seal()
         self._ingest = Ingest(self.config, self.clock, self._writer, self.producer_store, self.epochs)
         self._leader_epoch = max(self.epochs.latest, 0)
         self.durable_offset = self.high_watermark = self.log_end_offset
@@ -258,12 +255,11 @@ class PartitionLog:
             self._check_usable()
             if self.durable_offset >= end:
                 return
-            with self._lock:
-                target, segments = self.log_end_offset, self._unsynced
-                self._unsynced = [self._local.active]
-                due = self._checkpoints.due(self._local)
-                checkpoint = due and self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
             try:
+                with self._lock:
+                    target, segments = self.log_end_offset, self._unsynced
+                    self._unsynced = [self._local.active]
+                    checkpoint = self._checkpoints.take_if_due(self._local, self.producer_store, self.log_start_offset)
                 for segment in segments:
                     segment.sync()
                 if checkpoint:
@@ -335,7 +331,7 @@ class PartitionLog:
                 self.epochs.truncate_from_end(offset)
                 self._unsynced = [self._local.active]
                 self.producer_store.truncate(offset)
-                self.producer_store.rebuild(self._local.segments, offset, {})
+                self.producer_store.rebuild(self._local.segments, offset, {}, self._checkpoints.point)
                 self.durable_offset = self.high_watermark = offset
                 self._checkpoint()
             self._publish()
@@ -366,12 +362,9 @@ class PartitionLog:
                 self.epochs.truncate_from_start(before)
                 self.state.store(tail.LOG_START, before)
                 self._publish()
-            self._drop_below(before)
+            gone = self._local.drop_below(before)
+            self.producer_store.remove([segment.base_offset for segment in gone])
             return self.log_start_offset
-
-    def _drop_below(self, offset: int) -> None:
-        gone = self._local.drop_below(offset)
-        self.producer_store.remove([segment.base_offset for segment in gone])
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""
@@ -380,19 +373,24 @@ class PartitionLog:
         with self._lock:
             if os.getpid() != self._pid or isinstance(self._failure, ClosedError):
                 return
-            try:
+            with ExitStack() as closing:
+                closing.callback(self._release)
                 if self._failure is None:
                     self._close_cleanly()
-            finally:
-                self._failure = ClosedError("this partition is closed")
-                self.state.wake()
-                self._opened.close()
         self._notify()
+
+    def _release(self) -> None:
+        fenced, self._failure = self._failure is not None, ClosedError("this partition is closed")
+        self.state.wake()
+        with suppress(StorageError) if fenced else nullcontext():  # what went wrong first is what one needs to know
+            self._opened.close()
 
     def _close_cleanly(self) -> None:
         self.sync_to(self.log_end_offset)
         active = self._local.active
         with self.fencing():
+            for segment in self._unsynced[:-1]:
+                segment.sync()  # a roll has cut it, perhaps after its last record was synced
             active.seal()
             active.log.sync()
             checkpoint = self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)

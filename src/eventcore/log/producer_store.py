@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from eventcore.disk import Disk
-from eventcore.errors import CorruptRecord, DiskFull, StorageError
+from eventcore.errors import CorruptFile, CorruptRecord, DiskFull, StorageError
 from eventcore.files import names, producer_snapshot
 from eventcore.files.producer_snapshot import ProducerEntry
+from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.format import control
 from eventcore.format.batch import BatchHeader
 from eventcore.log.producers import CompletedTransaction, ProducerState
@@ -49,10 +50,14 @@ class ProducerStore:
             producer_snapshot.write(self._disk, self._path(offset), self.state.snapshot())
         self.remove(self._offsets()[:-_KEPT_SNAPSHOTS])
 
-    def checkpoint(self, offset: int, bases: Sequence[int], snapshot: list[ProducerEntry]) -> None:
-        """Write a state as of `offset` in the midst of a segment, instead of the one before it; durable on return."""
-        producer_snapshot.write(self._disk, self._path(offset), snapshot)
+    def checkpoint(self, offset: int, bases: Sequence[int], snapshot: list[ProducerEntry]) -> int:
+        """Write a state as of `offset` in the midst of a segment, instead of the one before it; durable on return.
+
+        The answer is the CRC of what was written.
+        """
+        crc = producer_snapshot.write(self._disk, self._path(offset), snapshot)
         self.remove([known for known in self._offsets() if known < offset and known not in bases])
+        return crc
 
     def remove(self, offsets: Sequence[int]) -> None:
         """Remove the snapshots at these offsets."""
@@ -64,14 +69,18 @@ class ProducerStore:
         """Remove the snapshots above `offset`: they speak of records that are gone."""
         self.remove([known for known in self._offsets() if known > offset])
 
-    def rebuild(self, segments: SegmentList, end: int, recovered: Mapping[Segment, int]) -> None:
+    def rebuild(
+        self, segments: SegmentList, end: int, recovered: Mapping[Segment, int], point: RecoveryPoint | None = None
+    ) -> None:
         """Bring the state to `end`: from the newest snapshot that can be believed, replay what follows it.
 
+        The one at the recovery `point` must be the one that was written there.
         Transaction indexes of `recovered` segments were emptied from an offset on, so the replay starts no later than
         the first of them and fills them again.
         """
         newest = min([end, *recovered.values()])
-        start = self._load(segments.first.base_offset, newest)
+        crcs = {point.recovery_point: point.snapshot_crc} if point and point.snapshot_crc >= 0 else {}
+        start = self._load(segments.first.base_offset, newest, crcs)
         self.truncate(end)
         for segment in segments.starting_at(start):
             try:
@@ -81,10 +90,13 @@ class ProducerStore:
             except StorageError:
                 continue  # damage was reported by recovery; what producers did there is not to be known
 
-    def _load(self, first: int, newest: int) -> int:
+    def _load(self, first: int, newest: int, crcs: Mapping[int, int]) -> int:
         for offset in reversed([known for known in self._offsets() if first <= known <= newest]):
             try:
-                self.state.load(producer_snapshot.read(self._disk, self._path(offset)))
+                entries = producer_snapshot.read(self._disk, self._path(offset), crcs.get(offset))
+                if max((entry.last_offset for entry in entries), default=-1) >= offset:
+                    raise CorruptFile("the snapshot of another offset", path=self._path(offset))
+                self.state.load(entries)
                 return offset
             except StorageError:
                 self.remove([offset])

@@ -91,6 +91,7 @@ class Recovery:
         self.report = RecoveryReport()
         self.recovered: dict[Segment, int] = {}
         """Segments that were read, and the offset from which on."""
+        self._unsealed: list[Segment] = []
 
     def run(self) -> SegmentList:
         """Steps 1 to 4, 6 and the epochs of step 5. If it fails, no file is left open."""
@@ -99,6 +100,12 @@ class Recovery:
             segments = self._run()
             opened.pop_all()
         return segments
+
+    def seal(self) -> None:
+        """Seal what was read, now that the replay of producers (step 5) has filled the transaction indexes again."""
+        for segment in self._unsealed:
+            segment.seal()
+            segment.log.sync()
 
     def _run(self) -> SegmentList:
         point = self._point
@@ -147,13 +154,12 @@ class Recovery:
         return segments
 
     def _is_believed(self, base: int, next_base: int | None) -> bool:
-        """Whether a segment need not be read: all of it was synced, and it ends where it did then."""
+        """Whether a segment need not be read: all of it was synced, and it was sealed before the recovery point."""
         if not self._has_indexes(base):
             return False
         if self.report.clean or next_base is None:
             return self.report.clean
-        point = self._point
-        return next_base <= point.recovery_point and (base != point.base_offset or self._size(base) == point.position)
+        return next_base <= self._point.recovery_point and base != self._point.base_offset
 
     def _report_missing(self, first: int, next_offset: int) -> None:
         """Segments that must have been there before the first one."""
@@ -173,8 +179,7 @@ class Recovery:
 
     def _successor(self, damaged: Segment) -> Segment:
         """Appends go on behind damage in a segment of their own."""
-        damaged.seal()
-        damaged.log.sync()
+        self._unsealed.append(damaged)
         return self._new_segment(damaged.next_offset)
 
     def _path(self, base: int, suffix: str) -> Path:
@@ -274,13 +279,16 @@ class Recovery:
         try:
             known = self._sealed_damage(segment)
             begin = start = self._from_base(segment, limit) if known else self._start(segment, limit)
+            stop = limit
             for damage in known:
-                if not crcs_hold(segment.log.view, damage.position, damage.end_position):
-                    continue  # reading meets it anyway
+                if doubt.is_torn(damage.first_offset):
+                    stop = damage.position
+                    break
                 scan_segment(segment, start, damage.position, Doubt(next_base=damage.first_offset), self._take(segment))
                 segment.note_damage(damage)
                 segment.log.size, segment.next_offset = start, _ = damage.end_position, damage.next_offset
-            ended = scan_segment(segment, start, limit, doubt, self._take(segment))
+            ended = scan_segment(segment, start, stop, doubt, self._take(segment))
+            ended = ended or (stop < limit and next_base is not None)
         except UnsupportedFormat:
             segment.log.trim(file_size)
             segment.close()
@@ -295,16 +303,16 @@ class Recovery:
             self._cut_tail(segment, limit)
         else:
             segment.next_offset = max(segment.next_offset, next_base)
-            segment.seal()
-            segment.log.sync()
+            self._unsealed.append(segment)
         return segment, ended
 
     def _sealed_damage(self, segment: Segment) -> list[DamagedRange]:
-        """What a seal tells is wrong, in a log that is as long as it was sealed."""
+        """What only a seal tells is wrong, and no CRC, in a log that is as long as it was sealed."""
         seal = sealed.load(self._disk, segment.log)
         if seal is None:
             return []
-        return SealedBlocks(seal, segment.log).check(0, segment.log.size)
+        found = SealedBlocks(seal, segment.log).check(0, segment.log.size)
+        return [damage for damage in found if crcs_hold(segment.log.view, damage.position, damage.end_position)]
 
     def _start(self, segment: Segment, limit: int) -> int:
         """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""

@@ -54,6 +54,10 @@ class Doubt(NamedTuple):
     dense: bool = True
     """No cleaner makes gaps between segments: offsets that are missing there are lost."""
 
+    def is_torn(self, offset: int) -> bool:
+        """Whether what is wrong at `offset` may be what a power cut left of bytes that were never synced."""
+        return self.forgetful and offset >= self.mark
+
 
 def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take: Callable[[BatchRow], None]) -> bool:
     """Hand every good batch in `[position, limit)` to `take`, which moves the segment's end.
@@ -72,7 +76,7 @@ def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take
         resume = find_batch(segment.log.view, position, limit, end)
         if resume is None and end >= expected:
             return False
-        if doubt.forgetful and end >= doubt.mark:
+        if doubt.is_torn(end):
             return doubt.next_base is not None
         resume = resume or (limit, expected)
         segment.note_damage(DamagedRange(position, resume[0], end, resume[1]))

@@ -68,6 +68,8 @@ class CheckedLog:
     def __init__(self, *, sealed: bool) -> None:
         self.sealed = sealed
         """Whether a seal, if there is one, is about the whole segment."""
+        self.seal_is_void = False
+        """There is one, of which no word is true: nor need the other files be what they were."""
         self._damage: tuple[DamagedRange, ...] = ()
         self._blocks: SealedBlocks | None = None
         self._asked_for_seal = False
@@ -91,6 +93,7 @@ class CheckedLog:
         self._asked_for_seal = True
         seal = load(self.disk, self.log)
         if seal is None:
+            self.seal_is_void = self.disk.exists(self.log.path.with_suffix(".seal"))
             return
         self._blocks = SealedBlocks(seal, self.log)
         self._damage = seal.damage

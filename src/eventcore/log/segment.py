@@ -296,7 +296,7 @@ class Segment(CheckedLog):
         """Whether the indexes are those that were sealed, as far as a seal says."""
         self._load_seal()
         if self._blocks is None:
-            return self.sealed  # a segment that somebody just read to its end has grown since
+            return self.sealed and not self.seal_is_void  # one that somebody just read to its end has grown since
         try:
             return self._blocks.seal.index_crcs in (self.index_crcs(), seal_file.NOT_KNOWN)
         except StorageError:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from eventcore.config import LogConfig
@@ -122,8 +123,8 @@ class SharedLog:
             self._scan_end(active)
         self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
         self._static_end = active.next_offset
-        scanned = {} if active.sealed else {active: active.base_offset}
-        self.producer_store.rebuild(self._segments, self._static_end, scanned)
+        scanned = {} if active.sealed else {active: self._keep_aborted(active, point)}
+        self.producer_store.rebuild(self._segments, self._static_end, scanned, point)
 
     def _believe_end(self, active: Segment, point: RecoveryPoint) -> bool:
         """After a clean close the log ends where the close says; what lies below is checked as it is read."""
@@ -144,11 +145,24 @@ class SharedLog:
         """Read the whole last segment: what lies behind damage must be found, too."""
         limit, active.log.size = self._data_end(active), 0
         active.next_offset = active.base_offset
-        active.txn_index.keep_in_memory()
         scan_segment(active, 0, limit, Doubt(), lambda row: active.extend_to(row.size, row.last_offset))
         active.indexes_hold = False
         damage = [(str(active.log.path), damaged) for damaged in active.damage]
         self.report = RecoveryReport(False, 1, limit, 0, damage)
+
+    def _keep_aborted(self, active: Segment, point: RecoveryPoint) -> int:
+        """Up to where the transaction index of an unclean segment is what the recovery point vouches for.
+
+        What follows is replayed into memory.
+        """
+        start = point.recovery_point
+        is_here = active.base_offset == point.base_offset and start <= active.next_offset
+        with suppress(StorageError):
+            if is_here and active.txn_index.crc(start) == point.index_crcs[2]:
+                active.txn_index.keep_in_memory(start)
+                return start
+        active.txn_index.keep_in_memory(0)
+        return active.base_offset
 
     def _data_end(self, segment: Segment) -> int:
         """Behind it the file has only holes, and on a full file system even looking at one may fail."""

@@ -150,9 +150,14 @@ class BatchWriter:
         segment.add_batch(size, header.last_offset, header.max_timestamp)
         return header
 
-    def copy(self, data: memoryview, position: int, header: BatchHeader) -> None:
-        """Write a whole encoded batch as it is, but for its base offset and leader epoch, which are the header's."""
+    def copy(self, data: memoryview, position: int, header: BatchHeader, *, aborts: bool = False) -> None:
+        """Write a whole encoded batch as it is, but for its base offset and leader epoch, which are the header's.
+
+        If it `aborts` a transaction there is space for that in the segment's index, too.
+        """
         segment = self._room_for(header.size, header.last_offset, header.max_timestamp)
+        if aborts:
+            segment.txn_index.reserve_entry()
         view, start = segment.log.view, segment.log.size
         view[start + HEADER_SIZE : start + header.size] = data[position + HEADER_SIZE : position + header.size]
         prefix = bytearray(data[position : position + HEADER_SIZE])
