@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from eventcore.clock import Time, to_ms
 from eventcore.config import LogConfig
 from eventcore.errors import CorruptRecord, LogTruncated, OffsetOutOfRange, ReadOnly, StorageError, UsageError
 from eventcore.log import columns, fetched, verify
@@ -25,7 +25,6 @@ from eventcore.log.tailing import Tail
 from eventcore.types import NO_TIMESTAMP, BatchInfo, Buffer, EpochEndOffset, Header, Record
 
 Isolation = Literal["read_uncommitted", "read_committed"]
-Time = int | datetime
 _ISOLATIONS = ("read_uncommitted", "read_committed")
 _ORIGINS = ("client", "replica")
 
@@ -205,18 +204,18 @@ class Partition:
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         """The record at an offset, or the records of a range of offsets. Negative ones count from the end."""
-        start, end = self.log_start_offset, self.high_watermark
+        since, start, end = self.since(), self.log_start_offset, self.high_watermark
         if isinstance(index, slice):
             if index.step not in (None, 1):
                 raise UsageError("a range of offsets has no step", hint="slice the list that comes back")
             low = start if index.start is None else index.start + (end if index.start < 0 else 0)
             high = end if index.stop is None else index.stop + (end if index.stop < 0 else 0)
             low, high = max(low, start), min(high, end)
-            return [record for chunk in self.chunks(low, high) for record in chunk] if low < high else []
+            return [record for chunk in self.chunks(low, high, since=since) for record in chunk] if low < high else []
         offset = index + end if index < 0 else index
         if not start <= offset < end:
             raise OffsetOutOfRange(f"offset {offset} is outside [{start}, {end})")
-        for chunk in self.chunks(offset, offset + 1):
+        for chunk in self.chunks(offset, offset + 1, since=since):
             for record in chunk:
                 return record
         raise OffsetOutOfRange(f"no record at offset {offset}: it was compacted away or is a marker")
@@ -233,27 +232,33 @@ class Partition:
         """The records from `offset` (default: the log start) to the end known now. The end itself is empty; beyond
         it, or below the log start, raises OffsetOutOfRange.
         """
-        committed = _committed(isolation)
+        committed, since = _committed(isolation), self.since()
         end = self.end(committed)
         start = self._check_start(offset, max(end, self.high_watermark))
-        return (record for chunk in self.chunks(start, end, committed) for record in chunk)
+        return (record for chunk in self.chunks(start, end, committed, since) for record in chunk)
 
-    def chunks(self, start: int, stop: int, committed: bool = False) -> Iterator[list[Record]]:
-        """The records of [start, stop) in lists, as they are decoded. Damaged bytes raise CorruptRecord; a truncation
-        below what is being read, in this process or another, raises LogTruncated.
+    def since(self) -> int:
+        """Truncations so far. Taken before the log's end is, it tells whether what is read up to there was there."""
+        _ = self._log.segments  # a reader finds its writer first
+        return self._log.truncations()
+
+    def chunks(
+        self, start: int, stop: int, committed: bool = False, since: int | None = None
+    ) -> Iterator[list[Record]]:
+        """The records of [start, stop) in lists, as they are decoded. Damaged bytes raise CorruptRecord; a
+        truncation `since` (see there), in this process or another, raises LogTruncated.
         """
-        with self._untruncated() as check:
+        with self._untruncated(self.since() if since is None else since) as check:
             for records in LogReader(self._log.segments, start, stop, committed=committed).records():
                 check()
                 yield records
 
     @contextmanager
-    def _untruncated(self) -> Iterator[Callable[[], None]]:
+    def _untruncated(self, since: int) -> Iterator[Callable[[], None]]:
         """What is read inside is right only if the log was not truncated meanwhile: `check` before handing it out."""
-        before = self._log.truncations()
 
         def check() -> None:
-            if self._log.truncations() != before:
+            if self._log.truncations() != since:
                 raise LogTruncated("the log was truncated while it was read")
 
         try:
@@ -307,11 +312,11 @@ class Partition:
         """The records of [start, stop) as numpy columns over one pinned buffer; nothing is copied if they are
         uncompressed and lie in one segment.
         """
-        committed = _committed(isolation)
+        committed, since = _committed(isolation), self.since()
         end = self.end(committed)
         first = self._check_start(start, end)
         stop = end if stop is None else min(stop, end)
-        with self._untruncated() as check:
+        with self._untruncated(since) as check:
             found = columns.read_columns(LogReader(self._log.segments, first, stop, committed=committed), first, stop)
             check()
         return found
@@ -323,11 +328,13 @@ class Partition:
 
         At least one batch comes, even above `max_bytes`; none at the end. They lie in one segment.
         """
-        committed = _committed(isolation)
+        committed, since = _committed(isolation), self.since()
         stop = self.end(committed)
         self._check_start(offset, max(stop, self.log_end_offset))
         segments = self._log.segments
-        data, slices, next_offset = fetched.fetch_batches(segments, offset, stop, max_bytes)
+        with self._untruncated(since) as check:
+            data, slices, next_offset = fetched.fetch_batches(segments, offset, stop, max_bytes)
+            check()
         return fetched.Fetched(
             offset,
             next_offset,
@@ -378,16 +385,3 @@ def _committed(isolation: str) -> bool:
     if isolation not in _ISOLATIONS:
         raise UsageError(f"isolation is {isolation!r}", hint=f"allowed are {' and '.join(_ISOLATIONS)}")
     return isolation == "read_committed"
-
-
-def to_ms(timestamp: Time) -> int:
-    """Milliseconds since the epoch. A naive datetime is refused: its zone would be a guess."""
-    if isinstance(timestamp, datetime):
-        if timestamp.tzinfo is None:
-            raise UsageError("a naive datetime", hint="give it a timezone, e.g. datetime.now(timezone.utc)")
-        return int(timestamp.timestamp() * 1000)
-    if isinstance(timestamp, bool) or not isinstance(timestamp, int):
-        raise TypeError(f"a timestamp must be an int (ms since the epoch) or an aware datetime, not {timestamp!r}")
-    if timestamp < 0:
-        raise UsageError(f"the timestamp {timestamp} is negative", hint="give ms since the epoch, or None for now")
-    return timestamp

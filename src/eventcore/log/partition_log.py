@@ -344,9 +344,9 @@ class PartitionLog:
         self._checkpoints.announce_truncation(self._local, offset, min(self.log_start_offset, offset))
         self.log_start_offset = min(self.log_start_offset, offset)
         self.high_watermark = self.durable_offset = max(end, self.log_start_offset)
-        self.state.truncating(offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
         self._publish()
+        self.state.truncating(offset)  # last: who knows of it then has looked for the end since, and found the new one
 
     def delete_records(self, before: int) -> int:
         """Move the log start up to `before` (rule H5); whole segments below it go. Durable on return."""

@@ -20,7 +20,7 @@ class Followable(Protocol):
     def end(self, committed: bool) -> int:
         """The end of what may be read now."""
 
-    def chunks(self, start: int, stop: int, committed: bool) -> Iterator[list[Record]]:
+    def chunks(self, start: int, stop: int, committed: bool, since: int) -> Iterator[list[Record]]:
         """The records of [start, stop), in lists."""
 
     def truncations(self) -> int:
@@ -116,7 +116,7 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
             end = self._log.end(self._committed)
             if end <= self._bound:
                 return False
-            self._chunks, self._bound = self._log.chunks(self._bound, end, self._committed), end
+            self._chunks, self._bound = self._log.chunks(self._bound, end, self._committed, self._truncations), end
         return True
 
     def _after_truncation(self) -> None:

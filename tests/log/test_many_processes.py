@@ -1,0 +1,318 @@
+"""One process writes, many read: while segments roll, the log is truncated, records are deleted, readers are killed.
+
+Every value tells its offset and its generation, of which each truncation begins a new one. A violation is a record
+that says another offset, a gap, a generation that falls along the log or that was cut off before the read began, an
+error other than those a truncation explains, a hang, a death. `-m slow` runs eight readers for a minute;
+`EVENTCORE_NIGHTLY=1 python -m pytest -m slow tests/log/test_many_processes.py` for ten.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventcore as ec
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and looks into /proc")
+
+MINUTE = 600.0 if os.environ.get("EVENTCORE_NIGHTLY") == "1" else 60.0
+CONFIG = {"segment.bytes": 65536, "segment.index.bytes": 4096, "index.interval.bytes": 1024}
+KEPT = 20_000
+"""Records that a writer leaves behind when it deletes."""
+_TRUNCATION = struct.Struct("<Q")
+_OFFSET_BITS = 40
+
+
+def value_of(offset: int, generation: int) -> bytes:
+    return b"%d:%d|" % (offset, generation) + b"x" * (offset * 7919 % 200)
+
+
+class Board:
+    """A page all processes share: when to stop, and the latest truncation that was completed."""
+
+    def __init__(self) -> None:
+        self.page = mmap.mmap(-1, mmap.PAGESIZE)
+
+    @property
+    def stopped(self) -> bool:
+        return self.page[0] != 0
+
+    def stop(self) -> None:
+        self.page[0] = 1
+
+    def note(self, generation: int, offset: int) -> None:
+        _TRUNCATION.pack_into(self.page, 8, generation << _OFFSET_BITS | offset)
+
+    def truncation(self) -> tuple[int, int]:
+        """(generation that began with it, offset)"""
+        (word,) = _TRUNCATION.unpack_from(self.page, 8)
+        return word >> _OFFSET_BITS, word & (1 << _OFFSET_BITS) - 1
+
+
+class Child:
+    """A forked process that runs `work` and reports what it returns, or the error it ended with."""
+
+    def __init__(self, work: Callable[[], dict[str, Any]]) -> None:
+        self._read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._read)
+            try:
+                report = work()
+            except BaseException as error:
+                report = {"trouble": f"{type(error).__name__}: {error}"}
+            os.write(write, json.dumps(report).encode())
+            os._exit(0)
+        os.close(write)
+
+    def kill(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def report(self) -> dict[str, Any]:
+        """Wait for its end. Fails if it was killed."""
+        with os.fdopen(self._read, "rb") as pipe:
+            data = pipe.read()
+        _, status = os.waitpid(self.pid, 0)
+        assert not os.WIFSIGNALED(status), f"killed by signal {os.WTERMSIG(status)}"
+        return json.loads(data)  # type: ignore[no-any-return]
+
+    def bury(self) -> None:
+        self.kill(signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self._read)
+
+
+def write(folder: Path, board: Board, seed: int, *, reshape: bool = True) -> dict[str, Any]:
+    """Append, and now and then truncate or delete, until the board says stop."""
+    pick, generation, done = random.Random(seed), 0, 0
+    ends: deque[int] = deque(maxlen=100)  # truncated in its midst, a batch would go whole and leave a gap
+    with ec.open_partition(folder, "rw", "never", CONFIG) as p:
+        while not board.stopped:
+            end = p.log_end_offset
+            ends.append(end)
+            p.extend([value_of(offset, generation) for offset in range(end, end + pick.randrange(1, 40))])
+            done += 1
+            time.sleep(0.0002)
+            if reshape and pick.random() < 0.005:
+                to = pick.choice([end for end in ends if end >= p.log_start_offset])
+                p.truncate(to)
+                ends.clear()
+                generation += 1
+                board.note(generation, to)
+            elif reshape and p.log_end_offset - p.log_start_offset > 2 * KEPT:
+                p.delete_records(p.log_end_offset - KEPT)
+        return {"appends": done, "generation": generation, "end": p.log_end_offset}
+
+
+class Checker:
+    """Compares the records of one read with what they must be."""
+
+    def __init__(self, board: Board) -> None:
+        self._cut_in, self._cut_at = board.truncation()
+        self._last: tuple[int, int] | None = None
+
+    def see(self, offset: int, value: bytes | None) -> None:
+        said, generation = map(int, bytes(value or b"").split(b"|")[0].split(b":"))
+        assert said == offset, f"the record at {offset} says {said}"
+        assert value == value_of(offset, generation), f"offset {offset} holds something else"
+        assert offset < self._cut_at or generation >= self._cut_in, f"{offset} was cut off in {self._cut_in}"
+        if self._last is not None:
+            assert offset == self._last[0] + 1, f"{offset} follows {self._last[0]}"
+            assert generation >= self._last[1], f"generation {generation} follows {self._last[1]} at {offset}"
+        self._last = (offset, generation)
+
+
+def _scan(p: ec.Partition, board: Board, pick: random.Random) -> int:
+    checker, count = Checker(board), 0
+    for record in p.read(pick.randrange(p.log_start_offset, p.high_watermark + 1)):
+        checker.see(record.offset, record.value)
+        count += 1
+    return count
+
+
+def _point(p: ec.Partition, board: Board, pick: random.Random) -> int:
+    offset = pick.randrange(p.log_start_offset, p.high_watermark)
+    Checker(board).see(offset, p[offset].value)
+    return 1
+
+
+def _columns(p: ec.Partition, board: Board, pick: random.Random) -> int:
+    checker = Checker(board)
+    start = pick.randrange(p.log_start_offset, p.high_watermark)
+    found = p.columns(start, start + 500)
+    for row in range(len(found)):
+        checker.see(int(found.offset[row]), found.value(row))
+    return len(found)
+
+
+def _tail(p: ec.Partition, board: Board, pick: random.Random) -> int:
+    checker, count = Checker(board), 0
+    for record in p.tail(max(p.log_start_offset, p.high_watermark - 100), timeout=0.3):
+        checker.see(record.offset, record.value)
+        count += 1
+        if count == 3000:
+            break
+    return count
+
+
+READS = {"scan": _scan, "point": _point, "columns": _columns, "tail": _tail, "reopen": _scan}
+
+
+def read(folder: Path, board: Board, kind: str, seed: int) -> dict[str, Any]:
+    """Read in one way until the board says stop."""
+    pick, seen, overtaken = random.Random(seed), 0, 0
+    p = ec.open_partition(folder, "r")
+    try:
+        while not board.stopped:
+            try:
+                seen += READS[kind](p, board, pick) if p.high_watermark > p.log_start_offset else 0
+            except ec.OffsetOutOfRange:  # truncated or deleted meanwhile
+                overtaken += 1
+            if kind == "reopen":
+                p.close()
+                p = ec.open_partition(folder, "r")
+    finally:
+        p.close()
+    return {"kind": kind, "seen": seen, "overtaken": overtaken}
+
+
+def begin(folder: Path, board: Board, **options: bool) -> Child:
+    """A writer that has written something."""
+    writer = Child(lambda: write(folder, board, 1, **options))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(ec.EventCoreError), ec.open_partition(folder, "r") as p:
+            if p.high_watermark > 100:
+                return writer
+        time.sleep(0.01)
+    raise AssertionError("the writer does not get going")
+
+
+def run(folder: Path, readers: int, seconds: float) -> None:
+    board = Board()
+    writer = begin(folder, board)
+    kinds = [list(READS)[at % len(READS)] for at in range(readers)]
+    children = [Child(lambda kind=kind, at=at: read(folder, board, kind, at)) for at, kind in enumerate(kinds)]  # type: ignore[misc]
+    time.sleep(seconds)
+    board.stop()
+    reports = [child.report() for child in children]
+    wrote = writer.report()
+    print(wrote, *reports, sep="\n")
+    assert [report["trouble"] for report in [wrote, *reports] if "trouble" in report] == []
+    assert wrote["generation"] > seconds / 2
+    assert all(report["seen"] > 10 * seconds for report in reports)
+    with ec.open_partition(folder, "rw") as p:
+        assert p.recovery.clean
+        assert p.verify().problems == []
+
+
+def test_some_readers(folder: Path) -> None:
+    run(folder, 5, 2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(MINUTE * 2)
+def test_eight_readers_for_a_minute(folder: Path) -> None:
+    run(folder, 8, MINUTE)
+
+
+@pytest.mark.parametrize("kills", [15, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_readers_harm_nobody(folder: Path, kills: int) -> None:
+    board, pick = Board(), random.Random(3)
+    writer = begin(folder, board)
+    witness = Child(lambda: read(folder, board, "scan", 9))
+    for at in range(kills):
+        kind = pick.choice(list(READS))
+        victim = Child(lambda kind=kind, at=at: read(folder, board, kind, at))  # type: ignore[misc]
+        time.sleep(pick.random() * 0.03)
+        victim.bury()
+    with ec.open_partition(folder, "r") as p:
+        before, deadline = p.truncations(), time.monotonic() + 20
+        while p.truncations() == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert p.truncations() > before, "the writer does not go on"
+    board.stop()
+    wrote, saw = writer.report(), witness.report()
+    assert "trouble" not in wrote, wrote
+    assert "trouble" not in saw, saw
+    assert saw["seen"] > 100
+    with ec.open_partition(folder, "rw") as p:
+        assert p.recovery.clean
+
+
+def test_a_writer_that_sleeps_stops_no_reader(folder: Path) -> None:
+    """It may be in the midst of an append, but not of a roll: readers would wait for the end of that."""
+    board = Board()
+    writer = Child(lambda: _append_to_one_segment(folder, board))
+    p = _open_with(folder, 100)
+    writer.kill(signal.SIGSTOP)
+    try:
+        end, cpu, began = p.high_watermark, time.process_time(), time.monotonic()
+        assert sum(1 for _ in p.read(0)) == end
+        assert list(p.tail(end, timeout=0.5)) == []
+        assert 0.4 < time.monotonic() - began < 3
+        assert time.process_time() - cpu < 0.3, "it spins"
+    finally:
+        writer.kill(signal.SIGCONT)
+    assert next(p.tail(end, timeout=20)).offset == end
+    board.stop()
+    p.close()
+    assert "trouble" not in writer.report()
+
+
+def _append_to_one_segment(folder: Path, board: Board) -> dict[str, Any]:
+    with ec.open_partition(folder, "rw", "never", {"segment.bytes": 1 << 28}) as p:
+        while not board.stopped:
+            p.append(b"x")
+            time.sleep(0.0005)
+    return {}
+
+
+def _open_with(folder: Path, records: int) -> ec.Partition:
+    """A reader, once there are so many records."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(ec.EventCoreError):
+            p = ec.open_partition(folder, "r")
+            if p.high_watermark > records:
+                return p
+            p.close()
+        time.sleep(0.01)
+    raise AssertionError("nothing is written")
+
+
+def _switches() -> int:
+    """How often this process was woken up."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_an_idle_reader_sleeps(folder: Path, seconds: int) -> None:
+    with ec.open_partition(folder, "rw", "never") as p:
+        p.append(b"x")
+
+        def idle() -> dict[str, Any]:
+            with ec.open_partition(folder, "r") as reader:
+                list(reader.tail(0, timeout=0.01))
+                woken, cpu = _switches(), time.process_time()
+                assert list(reader.tail(timeout=seconds)) == []
+                return {"woken": _switches() - woken, "cpu": time.process_time() - cpu}
+
+        report = Child(idle).report()
+        print(report)
+        assert report["woken"] <= seconds + 1
+        assert report["cpu"] < 0.02 * seconds
