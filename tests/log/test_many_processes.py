@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,7 +74,7 @@ class Child:
             try:
                 report = work()
             except BaseException as error:
-                report = {"trouble": f"{type(error).__name__}: {error}"}
+                report = {"trouble": f"{type(error).__name__}: {error}", "at": traceback.format_exc()[-900:]}
             os.write(write, json.dumps(report).encode())
             os._exit(0)
         os.close(write)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from eventcore import _kernels as kernels
 from eventcore.disk import Disk
-from eventcore.errors import DiskFull
+from eventcore.errors import DiskFull, NotALog
 
 _PAGE = 4096
 _LARGEST_CHUNK = 64 << 20
@@ -68,9 +68,12 @@ class MappedFile:
 
     def read_at(self, position: int, size: int) -> bytes:
         """Up to `size` bytes as the file has them now; unlike a load from the map it cannot fault."""
-        if not self.disk.exists(self.path):
-            return b""
-        fd = self.disk.open(self.path, write=False)
+        try:
+            fd = self.disk.open(self.path, write=False)
+        except NotALog:
+            if self.disk.exists(self.path):
+                raise
+            return b""  # the writer has deleted it
         try:
             return self.disk.pread(fd, size, position)
         finally:

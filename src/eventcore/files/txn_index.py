@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from eventcore import _kernels as kernels
 from eventcore.disk import Disk
-from eventcore.errors import CorruptFile, UnsupportedFormat
+from eventcore.errors import CorruptFile, NotALog, UnsupportedFormat
 from eventcore.format.layout import TXN_INDEX_ENTRY
 
 ENTRY_SIZE = TXN_INDEX_ENTRY.size
@@ -45,14 +45,17 @@ class TxnIndex:
         """All entries, as they are in the file now. Raises CorruptFile or UnsupportedFormat."""
         if self._in_memory:
             return self._known
-        if self._disk.exists(self._path):
+        try:
             fd = self._disk.open(self._path, write=False)
-            try:
-                self._known = self._read(fd, self._known)
-            finally:
-                self._disk.close(fd)
-        else:
+        except NotALog:
+            if self._disk.exists(self._path):
+                raise
             self._known = ()
+            return self._known
+        try:
+            self._known = self._read(fd, self._known)
+        finally:
+            self._disk.close(fd)
         return self._known
 
     def _read(self, fd: int, known: tuple[TxnEntry, ...]) -> tuple[TxnEntry, ...]:

@@ -208,7 +208,7 @@ class Partition:
         if isinstance(index, slice):
             if index.step not in (None, 1):
                 raise UsageError("a range of offsets has no step", hint="slice the list that comes back")
-            low = start if index.start is None else index.start + (end if index.start < 0 else 0)
+            low = start if index.start is None else max(index.start + (end if index.start < 0 else 0), start)
             high = end if index.stop is None else index.stop + (end if index.stop < 0 else 0)
             low, high = max(low, start), min(high, end)
             return [record for chunk in self.chunks(low, high, since=since) for record in chunk] if low < high else []
@@ -249,9 +249,17 @@ class Partition:
         truncation `since` (see there), in this process or another, raises LogTruncated.
         """
         with self._untruncated(self.since() if since is None else since) as check:
-            for records in LogReader(self._log.segments, start, stop, committed=committed).records():
+            for records in LogReader(self._segments_from(start), start, stop, committed=committed).records():
                 check()
                 yield records
+            check()  # it may have ended too soon
+
+    def _segments_from(self, start: int) -> SegmentList:
+        """The segments now; OffsetOutOfRange if what is at `start` was deleted: reading would begin behind it."""
+        segments, first = self._log.segments, self.log_start_offset
+        if start < first:
+            raise OffsetOutOfRange(f"offset {start} was deleted: the log starts at {first}")
+        return segments
 
     @contextmanager
     def _untruncated(self, since: int) -> Iterator[Callable[[], None]]:
@@ -317,7 +325,8 @@ class Partition:
         first = self._check_start(start, end)
         stop = end if stop is None else min(stop, end)
         with self._untruncated(since) as check:
-            found = columns.read_columns(LogReader(self._log.segments, first, stop, committed=committed), first, stop)
+            reader = LogReader(self._segments_from(first), first, stop, committed=committed)
+            found = columns.read_columns(reader, first, stop)
             check()
         return found
 
@@ -331,7 +340,7 @@ class Partition:
         committed, since = _committed(isolation), self.since()
         stop = self.end(committed)
         self._check_start(offset, max(stop, self.log_end_offset))
-        segments = self._log.segments
+        segments = self._segments_from(offset)
         with self._untruncated(since) as check:
             data, slices, next_offset = fetched.fetch_batches(segments, offset, stop, max_bytes)
             check()

@@ -221,10 +221,13 @@ class PartitionLog:
             return  # nothing more becomes visible
         if kernels.guard.faults() != self._faults:
             self._look_for_faults()
-        end = self.log_end_offset
         if self.fsync != "always":
-            self.high_watermark = end
-        self.state.publish(self.last_stable_offset, self.high_watermark, end, self.durable_offset)
+            self.high_watermark = self.log_end_offset
+        self._show()
+
+    def _show(self) -> None:
+        stable = min(self.last_stable_offset, self.high_watermark)
+        self.state.publish(stable, self.high_watermark, self.log_end_offset, self.durable_offset)
 
     def _look_for_faults(self) -> None:
         """A map broke somewhere in this process. If it is one of ours, nothing is published any more."""
@@ -281,12 +284,7 @@ class PartitionLog:
             )
             self.state.fence()
             self.high_watermark = min(self.high_watermark, self.durable_offset)
-            self.state.publish(
-                min(self.last_stable_offset, self.high_watermark),
-                self.high_watermark,
-                self.log_end_offset,
-                self.durable_offset,
-            )
+            self._show()
             return self._failure
 
     def changing(self) -> AbstractContextManager[None]:
@@ -345,7 +343,7 @@ class PartitionLog:
         self.log_start_offset = min(self.log_start_offset, offset)
         self.high_watermark = self.durable_offset = max(end, self.log_start_offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
-        self._publish()
+        self._show()
         self.state.truncating(offset)  # last: who knows of it then has looked for the end since, and found the new one
 
     def delete_records(self, before: int) -> int:
