@@ -28,7 +28,8 @@ LOG_ORDER = """
     compaction retention
     columns fetched tailing verify flusher ingest recovery cleaner
     validator writer
-    checkpoints epoch_check swaps
+    checkpoints epoch_check
+    swaps
     producer_store
     reader
     batches

@@ -298,7 +298,7 @@ def test_a_small_file_is_read_whole_or_refused(disk: Disk, path: Path) -> None:
         disk.read_file(path.with_name("nothing"), 10)
 
 
-def test_replacing_is_write_sync_rename_sync_of_the_folder(path: Path) -> None:
+def test_replacing_is_write_sync_rename(path: Path) -> None:
     disk = Traced()
     disk.replace_file(path, b"new")
     assert path.read_bytes() == b"new"
@@ -306,7 +306,6 @@ def test_replacing_is_write_sync_rename_sync_of_the_folder(path: Path) -> None:
         ("write", "file.tmp"),
         ("sync", "file.tmp"),
         ("rename", "file.tmp", "file"),
-        ("sync_dir", path.parent.name),
     ]
 
 

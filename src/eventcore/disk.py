@@ -280,7 +280,7 @@ class Disk:
             self.close(fd)
 
     def replace_file(self, path: Path, data: bytes | memoryview) -> None:
-        """Replace a small file: after a crash it holds the old bytes or the new ones. Durable on return."""
+        """Replace a small file: after a crash it holds the old bytes or the new ones; the new ones after `sync_dir`."""
         temporary = path.with_name(path.name + ".tmp")
         if self.exists(temporary):
             self.unlink(temporary)
@@ -291,7 +291,6 @@ class Disk:
             with suppress(StorageError):  # what went wrong first is what the caller needs to know
                 self.unlink(temporary)
             raise
-        self.sync_dir(path.parent)
 
     def _write_synced(self, path: Path, data: bytes | memoryview) -> None:
         fd = self.open(path, write=True, create=True)

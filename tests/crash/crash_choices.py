@@ -11,12 +11,12 @@ strong model, prefixes, is a part of it and always among what is sampled.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, product
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tests.crash.crash_recording import (
     FOLDER,
@@ -32,6 +32,8 @@ WORD = 8
 """What a processor stores at once."""
 EXHAUSTIVE = 4096
 SAMPLES = 256
+
+T = TypeVar("T")
 
 Pick = tuple[int, ...]
 """The version of a page, or one for each of its sectors; -1 is what it was before all of them."""
@@ -108,7 +110,7 @@ class FileChoices:
         """All but one page, or the size, as the writer saw it."""
         for slot in self._slots:
             for pick in self.candidates(slot, self.last)[:-1]:
-                yield self.newest._replace(picks=_with(self.newest.picks, slot, (pick,)))
+                yield self.newest._replace(picks=_swap(self.newest.picks, slot, (pick,)))
         for at in range(self.last):
             yield FileChoice(at, tuple((self.candidates(slot, at)[-1],) for slot in self._slots))
 
@@ -118,7 +120,7 @@ class FileChoices:
         yield none
         for slot in self._slots:
             for pick in self.candidates(slot, self.last)[1:]:
-                yield none._replace(picks=_with(none.picks, slot, (pick,)))
+                yield none._replace(picks=_swap(none.picks, slot, (pick,)))
 
     def any(self, rng: random.Random, kept: float) -> FileChoice:
         """Each page and the size at the newest version with probability `kept`, else at any."""
@@ -140,7 +142,7 @@ class FileChoices:
             candidates[-1] if rng.random() < kept else rng.choice(candidates) for _ in range(PAGE // SECTOR)
         )
         splice = rng.randrange(0, PAGE, WORD) if rng.random() < 0.5 else 0
-        return FileChoice(whole.size_index, _with(whole.picks, slot, sectors), splice)
+        return FileChoice(whole.size_index, _swap(whole.picks, slot, sectors), splice)
 
     def content(self, choice: FileChoice) -> bytes:
         """The bytes of the file."""
@@ -186,8 +188,8 @@ class FileChoices:
                 )
 
 
-def _with(picks: tuple[Pick, ...], slot: int, pick: Pick) -> tuple[Pick, ...]:
-    return (*picks[:slot], pick, *picks[slot + 1 :])
+def _swap(things: tuple[T, ...], slot: int, thing: T) -> tuple[T, ...]:
+    return (*things[:slot], thing, *things[slot + 1 :])
 
 
 Happened = tuple[int, ...]
@@ -331,6 +333,26 @@ class BoundaryChoices:
             for _ in range(min(samples, self.count)):
                 yield self._random("torn", rng)
 
+    def newest(self) -> CrashState:
+        """As the writer saw it."""
+        return self._state("none", self._all_names, self._newest)
+
+    def unsynced_lost(self) -> CrashState:
+        """Every name as the writer saw it, and of the contents only what was synced."""
+        return self._state("none", self._all_names, tuple(file.at(0) for file in self.files))
+
+    def lacking(self, suspects: Container[int | str]) -> Iterator[CrashState]:
+        """Some of what is pending of a few files (by number) and folders (by path) is lost; of the rest all or none."""
+        for files in (self._newest, tuple(file.at(0) for file in self.files)):
+            for slot, folder in enumerate(self.folders):
+                if folder.folder.path in suspects:
+                    for happened in ((), *folder.one_lost(), *folder.one_kept()):
+                        yield self._state("lacking", _swap(self._all_names, slot, happened), files)
+            for slot, file in enumerate(self.files):
+                if file.file.number in suspects:
+                    for choice in (*file.one_kept(), *file.one_lost()):
+                        yield self._state("lacking", self._all_names, _swap(files, slot, choice))
+
     def _state(self, kind: str, folders: tuple[Happened, ...], files: tuple[FileChoice, ...]) -> CrashState:
         return CrashState(self, kind, folders, files)
 
@@ -360,20 +382,20 @@ class BoundaryChoices:
         names, newest = self._all_names, self._newest
         for slot, folder in enumerate(self.folders):
             for happened in folder.one_lost():
-                yield self._state("lost", (*names[:slot], happened, *names[slot + 1 :]), newest)
+                yield self._state("lost", _swap(names, slot, happened), newest)
         for slot, file in enumerate(self.files):
             for choice in file.one_lost():
-                yield self._state("lost", names, (*newest[:slot], choice, *newest[slot + 1 :]))
+                yield self._state("lost", names, _swap(newest, slot, choice))
 
     def _one_kept(self) -> Iterator[CrashState]:
         names, none = self._all_names, tuple(next(file.one_kept()) for file in self.files)
         for slot, folder in enumerate(self.folders):
             for happened in folder.one_kept():
                 nothing: tuple[Happened, ...] = ((),) * len(names)
-                yield self._state("kept", (*nothing[:slot], happened, *nothing[slot + 1 :]), self._newest)
+                yield self._state("kept", _swap(nothing, slot, happened), self._newest)
         for slot, file in enumerate(self.files):
             for choice in file.one_kept():
-                yield self._state("kept", names, (*none[:slot], choice, *none[slot + 1 :]))
+                yield self._state("kept", names, _swap(none, slot, choice))
 
     def _random(self, kind: str, rng: random.Random) -> CrashState:
         kept = rng.choice((0.0, 0.1, 0.5, 0.9))

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.crash.memory_disk import PAGE, Image, Inode, MemoryDisk, mask_state
+from tests.crash.memory_disk import PAGE, Image, Inode, MemoryDisk, copy_of, mask_state
 
 FOLDER = 0
 """In place of a file's number: the name is a folder's."""
 
 Site = tuple[str, str]
 """Who asked for a sync: its kind, and `module.function:line`."""
+BY_TEST: Site = ("", "a test")
 
 
 class Version(NamedTuple):
@@ -132,6 +133,11 @@ class _File:
         if len(self.sizes) > 1 or self.pages:
             self.content, self.sizes, self.pages, self.frozen = self.shadow, self.sizes[-1:], {}, None
 
+    def on(self, inode: Inode) -> _File:
+        """The same history of another inode."""
+        pages = {number: [*versions] for number, versions in self.pages.items()}
+        return replace(self, inode=inode, sizes=[*self.sizes], pages=pages, blocks={*self.blocks}, unreserved=set())
+
     def give_blocks(self, start: int, size: int) -> None:
         """Space for `[start, start + size)`."""
         self.blocks.update(range(start // PAGE, -(-(start + size) // PAGE)))
@@ -151,6 +157,10 @@ class _Folder:
     names: dict[str, int] = field(default_factory=dict)
     changes: list[NameChange] = field(default_factory=list)
     durable: tuple[tuple[str, int], ...] = ()
+
+    def copy(self) -> _Folder:
+        """The same, for another disk."""
+        return _Folder({**self.names}, [*self.changes], self.durable)
 
     def sync(self) -> None:
         """The names it has now are durable."""
@@ -182,7 +192,13 @@ class RecordingDisk(MemoryDisk):
         super().__init__(image, boot=boot, allocates=allocates)
         self.boundaries: list[Boundary] = []
         self.sites: set[Site] = set()
+        self.spared: dict[int | str, int] = {}
+        """Files by number and folders by path whose sync was dropped → the boundary before it was so first."""
         self.begun = self.returned = 0
+        self.fork_at = -1
+        """At this boundary the disk is copied."""
+        self.forked: RecordingDisk | None = None
+        """The copy: what another process would find if this one died there. What was not synced still is not."""
         self._dropped = dropped
         self._moment = 0
         self._files: dict[int, _File] = {}
@@ -216,6 +232,19 @@ class RecordingDisk(MemoryDisk):
         files = tuple(file.freeze() for file in self._files.values())
         number = len(self.boundaries)
         self.boundaries.append(Boundary(number, self._moment, operation, self.begun, self.returned, folders, files))
+        if number == self.fork_at:
+            self.forked = self._fork()
+
+    def _fork(self) -> RecordingDisk:
+        """Another process's view of the same machine: nothing is open or locked, all that is pending is pending."""
+        other = RecordingDisk({}, boot=self._boot, allocates=self._allocates, dropped=self._dropped)
+        other._next, other._moment, other.spared = self._next, self._moment, dict.fromkeys(self.spared, 0)
+        copies = {inode.number: copy_of(inode) for inode in (file.inode for file in self._files.values())}
+        other._files = {number: file.on(copies[number]) for number, file in self._files.items()}
+        other._names_of = {path: folder.copy() for path, folder in self._names_of.items()}
+        for path, files in self.folders.items():
+            other.folders[path] = {name: copies[inode.number] for name, inode in files.items()}
+        return other
 
     def _observe(self) -> None:
         self._moment += 1
@@ -295,19 +324,25 @@ class RecordingDisk(MemoryDisk):
         site = call_site("sync")
         self._mark(f"sync {self._paths[fd].name} by {site[1]}")
         self.sites.add(site)
-        if site not in self._dropped:
-            self._files[self._open[fd].number].sync()
+        number = self._open[fd].number
+        if site in self._dropped:
+            self.spared.setdefault(number, len(self.boundaries) - 1)
+        else:
+            self._files[number].sync()
 
     def sync_dir(self, folder: Path) -> None:
         super().sync_dir(folder)
         site = call_site("sync_dir")
         self._mark(f"sync the folder {folder.name} by {site[1]}")
         self.sites.add(site)
-        if site not in self._dropped:
+        if site in self._dropped:
+            self.spared.setdefault(str(folder), len(self.boundaries) - 1)
+        else:
             self._names_of[str(folder)].sync()
 
 
-_PASSES_ON = {
+PASSES_ON = {
+    ("eventcore.disk", "make_folder"),
     ("eventcore.disk", "replace_file"),
     ("eventcore.disk", "_write_synced"),
     ("eventcore.files.mapped_file", "sync"),
@@ -324,7 +359,7 @@ def call_site(kind: str) -> Site:
     frame: Any = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith("eventcore.") and (module, frame.f_code.co_name) not in _PASSES_ON:
+        if module.startswith("eventcore.") and (module, frame.f_code.co_name) not in PASSES_ON:
             return kind, f"{module}.{frame.f_code.co_name}:{frame.f_lineno}"
         frame = frame.f_back
-    return kind, "a test"
+    return BY_TEST

@@ -4,8 +4,9 @@
     python -m tests.crash.crash_states --state 'reopen:0:117.3'               # one state again, with what it is
 
 A history is a scenario with a seed, and the name of a state is `scenario:seed:boundary.number`; the states of a
-recovery that lost power, too, have the name of the state it began with before a slash. Equal states with equal
-promises are checked once; what counts are these distinct ones.
+recovery that lost power, too, have the name of the state it began with before a slash. Or the writer was killed, and
+its successor lost power: then that is `scenario:seed:kboundary`. Equal states with equal promises are checked once;
+what counts are these distinct ones.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.crash.scenarios import RANDOM, SCENARIOS, Session, play_recovery
 NESTED_EVERY = 400
 """One of so many states is recovered on a recording disk, and the power lost again meanwhile."""
 _NESTED_QUOTA = 300
+KILLS = 4
 DEEPEST = 2
 _ENOUGH_KINDS = 20
 
@@ -126,6 +128,14 @@ class Search:
             if self.done or self.tally.distinct - before >= quota:
                 return
 
+    def kills(self, name: str, seed: int, session: Session, quota: int) -> None:
+        """The writer dies at some moments of a history, and the power goes while the next one is at work."""
+        for boundary in random.Random(f"{name}:{seed}").sample(range(len(session.disk.boundaries)), KILLS):
+            if self.done:
+                return
+            again, oracle = kill(name, seed, boundary)
+            self.history(f"{name}:{seed}:k{boundary}/", again, oracle, quota=min(quota, _NESTED_QUOTA), depth=1)
+
     def _check(self, found: Found, oracle: Oracle, session: Session, depth: int) -> None:
         tally = self.tally
         tally.distinct += 1
@@ -164,6 +174,25 @@ def recover(found: Found, session: Session, depth: int, oracle: Oracle) -> Sessi
     return again
 
 
+def kill(name: str, seed: int, boundary: int, dropped: frozenset[Site] = frozenset()) -> tuple[Session, Oracle]:
+    """Kill the writer at a boundary, and open what it left without a loss of power: nothing more is synced by that."""
+    session, oracle = record(name, seed, dropped, fork_at=boundary)
+    assert session.disk.forked is not None
+    found = session.disk.boundaries[boundary]
+    again = Session(
+        random.Random(f"{name}:{seed}:k{boundary}"),
+        disk=session.disk.forked,
+        expected=session.in_flight(found.step, found.acknowledged),
+        fsync=session.fsync,
+        config=session.config,
+        boot=50,
+        allocates=session.allocates,
+        dropped=dropped,
+    )
+    play_recovery(again)
+    return again, oracle
+
+
 def states_of(name: str, session: Session, limits: Limits) -> Iterator[Found]:
     """The states that a crash may leave, boundary by boundary; `name` is what their names begin with."""
     known: dict[int, FileChoices] = {}
@@ -180,6 +209,17 @@ def states_of(name: str, session: Session, limits: Limits) -> Iterator[Found]:
         choices = BoundaryChoices(boundary, known)
         for number, state in enumerate(choices.states(rng, limits.exhaustive, limits.samples)):
             yield Found(f"{name}{boundary.number}.{number}", state, state.image(), expected)
+
+
+def lacking_states(name: str, session: Session) -> Iterator[Found]:
+    """Where a sync was dropped: states that lack what it should have kept."""
+    spared, known = session.disk.spared, dict[int, FileChoices]()
+    for boundary in session.disk.boundaries:
+        suspects = {what for what, since in spared.items() if since <= boundary.number}
+        if suspects:
+            expected = session.in_flight(boundary.step, boundary.acknowledged)
+            for number, state in enumerate(BoundaryChoices(boundary, known).lacking(suspects)):
+                yield Found(f"{name}{boundary.number}.{number}", state, state.image(), expected)
 
 
 def _key(found: Found) -> int:
@@ -207,10 +247,10 @@ def histories(first_seed: int, step: int) -> Iterator[tuple[str, int]]:
         seed += step
 
 
-def record(name: str, seed: int, dropped: frozenset[Site] = frozenset()) -> tuple[Session, Oracle]:
+def record(name: str, seed: int, dropped: frozenset[Site] = frozenset(), fork_at: int = -1) -> tuple[Session, Oracle]:
     """Play a scenario; and the oracle that judges it."""
     scenario = SCENARIOS[name]
-    session = scenario.record(random.Random(f"{name}:{seed}"), dropped=dropped)
+    session = scenario.record(random.Random(f"{name}:{seed}"), fork_at=fork_at, dropped=dropped)
     return session, Oracle(session.config, allocates=scenario.allocates)
 
 
@@ -237,7 +277,9 @@ def search(wanted: int, *, process: int = 0, processes: int = 1, progress: bool 
     with quiet():
         for name, seed in histories(process, processes):
             session, oracle = record(name, seed)
-            found.history(f"{name}:{seed}:", session, oracle, quota=1 << 62 if seed else share)
+            quota = 1 << 62 if seed else share
+            found.history(f"{name}:{seed}:", session, oracle, quota=quota)
+            found.kills(name, seed, session, quota // (4 * KILLS))
             gc.collect()
             took = time.monotonic() - started
             if progress and took - shown > 30:
@@ -271,11 +313,15 @@ def find(name: str) -> tuple[Found, Oracle, frozenset[bytes]]:
     """The state of that name, who judges it, and what must be in its quarantine."""
     first, *nested = name.split("/")
     scenario, seed, place = first.rsplit(":", 2)
-    session, oracle = record(scenario, int(seed))
-    found = _at(f"{scenario}:{seed}:", place, session, FULL)
-    for depth, place in enumerate(nested):
+    if place.startswith("k"):
+        session, oracle = kill(scenario, int(seed), int(place[1:]))
+        found, nested = _at(f"{first}/", nested[0], session, NESTED), nested[1:]
+    else:
+        session, oracle = record(scenario, int(seed))
+        found = _at(f"{scenario}:{seed}:", place, session, FULL)
+    for depth, inner in enumerate(nested, start=int(place.startswith("k"))):
         session = recover(found, session, depth, oracle)
-        found = _at(f"{found.name}/", place, session, NESTED)
+        found = _at(f"{found.name}/", inner, session, NESTED)
     return found, oracle, session.kept
 
 

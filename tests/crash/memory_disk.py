@@ -72,6 +72,11 @@ class Inode:
             window.follow(before, at, end)
 
 
+def copy_of(inode: Inode) -> Inode:
+    """One of the same number and content, that nobody has mapped."""
+    return Inode(inode.number, inode.content(), len(inode.data))
+
+
 class Window(np.ndarray):  # type: ignore[type-arg]
     """A shared map of a file's first bytes: an array over the same memory, with the methods of a `guard.Mapping`."""
 

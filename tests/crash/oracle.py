@@ -8,20 +8,25 @@ leave, each with the offset up to which it was promised. `check` opens what the 
   3. no gap: of what was not acknowledged a prefix of whole batches, and no damage reported;
   4. indexes, epochs and producers that say what the batches say;
   5. nothing that a second recovery does otherwise;
-  6. a log that takes appends.
+  6. a log that takes appends;
+  7. nothing to read but what lies above the recovery point, and nothing at all after a clean close;
+  8. files that are written as a whole as they were written: a broker would open them before we do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
 from pathlib import Path, PosixPath
 from typing import Any, NamedTuple
 
 from eventcore.config import LogConfig
-from eventcore.files import recovery_point
+from eventcore.errors import StorageError
+from eventcore.files import checkpoint, names, producer_snapshot, recovery_point, seal
+from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.log import quarantine
+from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import PartitionLog
 from eventcore.log.producers import CACHED_BATCHES
@@ -99,6 +104,8 @@ class World:
         self.records = tuple(records)
         self.ends = frozenset(ends)
         self.durable = durable
+        self.closed = False
+        """Whether it was closed cleanly, and not opened since."""
         self._known: dict[tuple[int, int], tuple[list[Record], list[int]]] = {}
 
     @property
@@ -216,8 +223,12 @@ class Oracle:
         Most crash states are recovered to one of a few logs; what a second recovery makes of it is asked once.
         """
         try:
+            check_whole_files(image)
             disk, partition = self.open(image)
             found = identify(partition, expected)
+            check_effort(partition, image)
+            if all(world.closed for world, _ in expected) and not partition.recovery.clean:
+                raise Violation("an opening after a clean close found it unclean")
             check_derived(partition, found)
             recovered = disk.image()
             check_quarantine(partition, recovered, kept)
@@ -278,6 +289,62 @@ def _difference(found: list[Record], wanted: list[Record]) -> str:
 
 def _short(record: Record) -> str:
     return f"({record.offset}, {record.timestamp}, {(record.value or b'')[:16]!r})"
+
+
+def check_whole_files(image: Image) -> None:
+    """Checkpoints, seals and snapshots are whole, and so is the recovery point with the snapshot it speaks of."""
+    files = image.get(str(FOLDER), {})
+    for name, content in files.items():
+        parsed = names.parse_file_name(name)
+        reader = _WHOLE.get(parsed[1] if parsed else name)
+        if reader is not None and not _reads(reader, content):
+            raise Violation(f"{name} is not whole")
+    point = point_of(image)
+    if point.snapshot_crc >= 0 and point.recovery_point > point.log_start_offset:
+        snapshot = files.get(names.file_name(point.recovery_point, names.SNAPSHOT))
+        if snapshot is None:
+            raise Violation(f"the snapshot of recovery point {point.recovery_point} is missing")
+
+
+def _size_of_recovery_file(disk: MemoryDisk, path: Path) -> None:
+    if len(disk.read_file(path, 1 << 20)) != recovery_point.SIZE:
+        raise StorageError("a recovery file that is cut")
+
+
+_WHOLE: dict[str, Callable[[MemoryDisk, Path], object]] = {
+    names.SEAL: seal.read,
+    names.SNAPSHOT: producer_snapshot.read,
+    EPOCHS_NAME: checkpoint.read_epochs,
+    recovery_point.NAME: _size_of_recovery_file,
+}
+
+
+@lru_cache(maxsize=10_000)
+def _reads(reader: Callable[[MemoryDisk, Path], object], content: bytes) -> bool:
+    try:
+        reader(MemoryDisk({PARENT: {"file": content}}), KnownPath(PARENT, "file"))
+    except StorageError:
+        return False
+    return True
+
+
+def point_of(image: Image) -> RecoveryPoint:
+    """What the image's recovery file says."""
+    return recovery_point.read(MemoryDisk(image), FOLDER / recovery_point.NAME)
+
+
+def check_effort(partition: Partition, image: Image) -> None:
+    """Recovery has read only what no recovery point vouched for. To end a truncation or a swap takes more."""
+    point, report = point_of(image), partition.recovery
+    if point.truncate_to >= 0 or any(name.endswith(names.SWAP) for name in image.get(str(FOLDER), ())):
+        return
+    above = 0
+    for name, content in image.get(str(FOLDER), {}).items():
+        base, suffix = names.parse_file_name(name) or (0, "")
+        if suffix == names.LOG and base >= point.base_offset:
+            above += len(content) - (point.position if base == point.base_offset else 0)
+    if report.scanned_bytes > above:
+        raise Violation(f"{report.scanned_bytes} bytes were read, where {above} lie above recovery point {point}")
 
 
 def check_derived(partition: Partition, found: Found) -> None:

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
+from eventcore.files import names
 from eventcore.format import control
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import PartitionLog
 from eventcore.log.reader import batches
 from eventcore.types import Record
+from tests.crash.crash_choices import BoundaryChoices
 from tests.crash.crash_recording import RecordingDisk, Site
 from tests.crash.memory_disk import Image
 from tests.crash.oracle import FOLDER, PARENT, Clock, Expected, Sent, World, identify
@@ -42,6 +44,7 @@ class Session:
         allocates: bool = True,
         dropped: frozenset[Site] = frozenset(),
         kept: frozenset[bytes] = frozenset(),
+        disk: RecordingDisk | None = None,
     ) -> None:
         self.rng = rng
         self.fsync = fsync
@@ -49,7 +52,7 @@ class Session:
         self.dropped = dropped
         self.kept = kept
         self.config = config or LogConfig.of(CONFIG)
-        self.disk = RecordingDisk(image, boot=boot, allocates=allocates, dropped=dropped)
+        self.disk = disk or RecordingDisk(image, boot=boot, allocates=allocates, dropped=dropped)
         self.expected: list[Expected] = [expected]
         self.clock = Clock()
         self.world = expected[0][0]
@@ -201,10 +204,28 @@ class Session:
         end, _, _ = kernels.encode.encode(buf, 0, len(buf), records, 0, base, epoch, attributes, now, *producer)
         return bytes(buf[:end])
 
+    def merge(self, *bases: int) -> None:
+        """Leave a complete `.swap` of some segments, as a cleaner does."""
+        paths = [FOLDER / names.file_name(base, names.LOG) for base in bases]
+
+        def act() -> None:
+            fd = self.disk.open(paths[0].with_name(paths[0].name + names.SWAP), write=True, create=True)
+            self.disk.pwrite_all(fd, b"".join(self.disk.read_file(path, 1 << 20) for path in paths), 0)
+            self.disk.sync(fd)
+            self.disk.close(fd)
+            self.disk.sync_dir(FOLDER)
+
+        self._step("merge", act, lambda: self._changed(self.world.start, list(self.world.records), self.world.end))
+
     def close(self) -> None:
         """Close cleanly: everything is promised."""
         log, self._opened = self.log, None
-        self._step("close", log.close, self._promised)
+        self._step("close", log.close, self._closed)
+
+    def _closed(self) -> World:
+        world = self._promised()
+        world.closed = True
+        return world
 
     def reopen(self) -> None:
         """Close and open again."""
@@ -424,6 +445,28 @@ def _transactions(session: Session) -> None:
     session.append()
 
 
+def _swap(session: Session) -> None:
+    """A cleaner that merged two segments has died with the new one complete."""
+    _segments(session)
+    session.close()
+    session.merge(0, 3)
+    session.open()
+    session.append()
+    session.close()
+
+
+def _delete_in_the_cache(session: Session) -> None:
+    _segments(session)
+    session.delete_records(7)
+
+
+def _restart(session: Session) -> None:
+    """The log start is durable, the records behind it are gone (rule S8)."""
+    session.open()
+    session.append(2)
+    session.close()
+
+
 def _random(session: Session) -> None:
     """Anything, in any order."""
     rng = session.rng
@@ -474,11 +517,30 @@ class Scenario(NamedTuple):
     fsync: str = "always"
     config: tuple[tuple[str, Any], ...] = ()
     allocates: bool = True
+    before: Callable[[Session], None] | None = None
+    """Played first; then the power goes, and of what was not synced only the names are left."""
 
-    def record(self, rng: random.Random, **more: Any) -> Session:
+    def record(self, rng: random.Random, fork_at: int = -1, dropped: frozenset[Site] = frozenset()) -> Session:
         """Play it on a new recording disk."""
         config = LogConfig.of({**CONFIG, **dict(self.config)})
-        session = Session(rng, fsync=self.fsync, config=config, allocates=self.allocates, **more)
+        image, expected = EMPTY, NOTHING
+        if self.before:
+            first = Session(rng, fsync=self.fsync, config=config, allocates=self.allocates)
+            self.before(first)
+            last = first.disk.boundaries[-1]
+            image = BoundaryChoices(last, {}).unsynced_lost().image()
+            expected = first.in_flight(last.step, last.acknowledged)
+        session = Session(
+            rng,
+            image=image,
+            expected=expected,
+            fsync=self.fsync,
+            config=config,
+            boot=2,
+            allocates=self.allocates,
+            dropped=dropped,
+        )
+        session.disk.fork_at = fork_at
         self.play(session)
         return session
 
@@ -509,6 +571,8 @@ SCENARIOS: dict[str, Scenario] = {
     "producers truncated": Scenario(_producers_truncated),
     "transactions": Scenario(_transactions),
     "transactions unsynced": Scenario(_transactions, "never"),
+    "swap": Scenario(_swap),
+    "restart": Scenario(_restart, "never", before=_delete_in_the_cache),
     "random": Scenario(_random),
     "random unsynced": Scenario(_random, "never"),
     "random compressed": Scenario(_random, "never", config=(("compression.type", "zstd"),)),

@@ -12,7 +12,7 @@ import pytest
 from eventcore.disk import Disk
 from eventcore.errors import EventCoreError
 from tests.crash.crash_choices import BoundaryChoices
-from tests.crash.crash_recording import RecordingDisk
+from tests.crash.crash_recording import BY_TEST, RecordingDisk
 from tests.crash.memory_disk import PAGE, Image, MemoryDisk
 
 BUILT_FROM_OTHERS = {"read_file", "replace_file"}
@@ -260,7 +260,7 @@ def test_changes_of_one_name_keep_their_order() -> None:
 
 
 def test_a_folder_is_there_with_its_name_only() -> None:
-    disk = RecordingDisk({str(ROOT): {}}, dropped=frozenset({("sync_dir", "a test")}))
+    disk = RecordingDisk({str(ROOT): {}}, dropped=frozenset({BY_TEST}))
     disk.make_folder(ROOT / "inner")
     fd = disk.open(ROOT / "inner" / "file", write=True, create=True)
     disk.sync(fd)

@@ -365,11 +365,11 @@ def test_a_full_disk_under_many(kind: str, reports: Path) -> None:
 
 
 def test_without_the_guard_they_die(tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge: the same stranger kills processes whose maps nobody guards."""
+    """The judge: the same stranger kills processes whose maps nobody guards. Sometimes all see the new size in time."""
     monkeypatch.setattr(_kernels, "guard", import_module("eventcore._pure.guard"))
     before = signal.signal(signal.SIGBUS, signal.SIG_DFL)
     try:
-        done = run(reports, tmp_path / "logs", Scale(2, 1.5, 1.5, 0), STRANGERS["logs"])
+        rounds = (run(reports, tmp_path / f"{n}", Scale(2, 1.5, 1.5, 0), STRANGERS["logs"]) for n in range(5))
+        assert any(report.killed == signal.SIGBUS for done in rounds for report in done)
     finally:
         signal.signal(signal.SIGBUS, before if before is not None else signal.SIG_DFL)
-    assert any(report.killed == signal.SIGBUS for report in done), summary(done)

@@ -158,7 +158,7 @@ def test_a_marker_below_the_segment_is_corrupt(three: TxnIndex, path: Path) -> N
         TxnIndex(Disk(), path, 105).entries()
 
 
-def test_sync_makes_entries_and_the_new_name_durable(make: Make, path: Path) -> None:
+def test_sync_makes_entries_durable(make: Make, path: Path) -> None:
     class Traced(Disk):
         synced: list[Path]
 
@@ -166,20 +166,16 @@ def test_sync_makes_entries_and_the_new_name_durable(make: Make, path: Path) -> 
             self.synced.append(self._path(fd))
             super().sync(fd)
 
-        def sync_dir(self, folder: Path) -> None:
-            self.synced.append(folder)
-            super().sync_dir(folder)
-
     disk = Traced()
     disk.synced = []
     index = make(disk=disk)
     index.append(*THREE[0])
     assert disk.synced == []
     index.sync()
-    assert disk.synced == [path, path.parent]
+    assert disk.synced == [path]
     index.append(*THREE[1])
     index.sync()
-    assert disk.synced == [path, path.parent, path]
+    assert disk.synced == [path, path]
 
 
 def test_a_full_disk_leaves_the_index_as_it_was(make: Make) -> None:

@@ -2,7 +2,8 @@
 
 A checkpoint is a version line, a line with the number of entries, and a line an entry, each ended by a newline; fields
 are split by one space. An empty or missing file has no entries. Reading takes nothing that Kafka would not write: the
-files have no checksum, so their form is all there is to check. Writing replaces the file; it is durable on return.
+files have no checksum, so their form is all there is to check. Writing replaces the file: a crash leaves the old one or
+the new one, which of them is certain after the folder was synced.
 """
 
 from __future__ import annotations

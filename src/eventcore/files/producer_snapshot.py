@@ -64,7 +64,7 @@ def read(disk: Disk, path: Path, crc: int | None = None) -> list[ProducerEntry]:
 
 
 def write(disk: Disk, path: Path, entries: Iterable[ProducerEntry]) -> int:
-    """Replace the file, durable on return; the CRC in its header."""
+    """Replace the file (which one a crash leaves is certain after `sync_dir`); the CRC in its header."""
     data = encode(entries)
     disk.replace_file(path, data)
     return _crc(data)

@@ -119,6 +119,10 @@ class RecoveryFile:
             disk.replace_file(path, bytes(SIZE))
         self._fd = disk.open(path, write=True)
 
+    def settle(self) -> None:
+        """Make durable what is there: a writer that was killed may have left it in the page cache."""
+        self._disk.sync(self._fd)
+
     def write(self, point: RecoveryPoint) -> None:
         """Set the recovery point; durable on return. If it fails, the one before it or this one counts."""
         sequence = self._sequence + 1

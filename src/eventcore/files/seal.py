@@ -109,7 +109,7 @@ class Seal:
 
 
 def write(disk: Disk, path: Path, seal: Seal) -> None:
-    """Write the seal of a segment; durable on return."""
+    """Write the seal of a segment; which one a crash leaves is certain after `sync_dir`."""
     disk.replace_file(path, encode(seal))
 
 

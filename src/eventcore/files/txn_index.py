@@ -38,7 +38,6 @@ class TxnIndex:
         self._base_offset = base_offset
         self._known: tuple[TxnEntry, ...] = ()  # replaced, never changed: readers take no lock
         self._fd = -1
-        self._is_new = False
         self._in_memory = False
 
     def entries(self) -> tuple[TxnEntry, ...]:
@@ -109,7 +108,6 @@ class TxnIndex:
 
     def _create(self) -> None:
         if self._fd < 0:
-            self._is_new = not self._disk.exists(self._path)
             self._fd = self._disk.open(self._path, write=True, create=True)
 
     def crc(self, below: int | None = None) -> int:
@@ -143,12 +141,9 @@ class TxnIndex:
             self._disk.cut(self._fd, size)
 
     def sync(self) -> None:
-        """On return the entries survive a power cut, the file's name included."""
+        """On return the entries survive a power cut, and the name of a new file after `sync_dir`."""
         if self._fd >= 0:
             self._disk.sync(self._fd)
-        if self._is_new:
-            self._disk.sync_dir(self._path.parent)
-            self._is_new = False
 
     def close(self) -> None:
         """Let go of the file."""

@@ -16,6 +16,7 @@ from eventcore.files.recovery_point import RecoveryFile, RecoveryPoint
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore
 from eventcore.log.segment import Segment
+from eventcore.log.swaps import first_swapped
 
 _EVERY_BYTES = 16 << 20
 _EVERY_MS = 1000
@@ -34,9 +35,21 @@ class Checkpoints:
     """Writes `eventcore.recovery` and the producer snapshot that belongs to it."""
 
     def __init__(self, disk: Disk, folder: Path, clock: Clock) -> None:
-        self._clock = clock
+        self._disk, self._folder, self._clock = disk, folder, clock
         self._file = RecoveryFile(disk, folder / recovery_point.NAME)
         self._last_ms = 0
+
+    def before_recovery(self) -> None:
+        """Make durable what recovery is going to act on: should it be cut short, the next one must see the same.
+
+        Where it finishes a swap, the next one has to read everything from there on.
+        """
+        swapped = first_swapped(self._disk, self._folder)
+        if swapped is not None and swapped < self.point.recovery_point:
+            point = replace(self.point, recovery_point=swapped, base_offset=swapped, position=0)
+            self._file.write(replace(point, clean=False, snapshot_crc=-1))
+        elif not self.point.clean:
+            self._file.settle()
 
     @property
     def point(self) -> RecoveryPoint:
@@ -46,6 +59,7 @@ class Checkpoints:
     def take(self, local: LocalLog, producers: ProducerStore, log_start: int) -> Checkpoint:
         """The checkpoint of this moment; the caller holds the partition's lock."""
         active = local.active
+        active.index_max_timestamp()
         point = RecoveryPoint(
             active.batches_end, active.base_offset, active.log.size, log_start, index_crcs=active.index_crcs()
         )
@@ -63,16 +77,19 @@ class Checkpoints:
     def write(self, checkpoint: Checkpoint, producers: ProducerStore, *, clean: bool = False) -> None:
         """Durable on return: the next opening need not read what lies below. The log must have been synced before.
 
+        All names in the folder become durable with it: what made files, or removed some, leaves that to a checkpoint.
+
         On a full disk the snapshot is left out: the next opening replays more batch headers.
         """
         self._last_ms = self._clock.now_ms()
         checkpoint.active.sync_indexes()
         point = replace(checkpoint.point, clean=clean)
         with suppress(DiskFull):
-            crc = producers.checkpoint(point.recovery_point, checkpoint.bases, checkpoint.producers)
-            point = replace(point, snapshot_crc=crc)
+            point = replace(point, snapshot_crc=producers.checkpoint(point.recovery_point, checkpoint.producers))
+        self._disk.sync_dir(self._folder)
         write = self._file.write if self.point.truncate_to < 0 else self._file.write_both
         write(point)
+        producers.remove_below(point.recovery_point, checkpoint.bases)
 
     def write_if_possible(self, checkpoint: Checkpoint, producers: ProducerStore, *, clean: bool = False) -> None:
         """`write`, or on a full disk leave the point before it, which is as true."""

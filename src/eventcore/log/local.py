@@ -78,7 +78,7 @@ class LocalLog:
     def roll(self) -> Segment:
         """Seal the active segment and start a new one at the log end. An empty active segment stays as it is.
 
-        The new files are durable in the folder on return; of the old segment the indexes are, the log is not yet.
+        On return the names in the folder are durable, and the indexes of the old segment; its log is not yet.
         """
         old = self.active
         if old.log.size == 0 and old.base_offset == self.end_offset:
@@ -89,16 +89,19 @@ class LocalLog:
                 self.segments = self.segments.plus(new)
                 old.seal()
                 self._observer.rolled(new)
+                self.disk.sync_dir(self.folder)
         return new
 
     def new_segment(self, base_offset: int) -> Segment:
-        """Create an empty active segment; left-over files of its name are removed first. If it fails, none is left."""
+        """Create an empty active segment; left-over files of its name are removed first. If it fails, none is left.
+
+        Its name is durable after `sync_dir`: nothing in the segment may be acknowledged before.
+        """
         remove_files(self.disk, self.folder, base_offset)
         with ExitStack() as undo:
             undo.callback(self._remove_quietly, base_offset)
             segment = Segment(self.disk, self.folder, base_offset, self.config, active=True)
             undo.callback(segment.close)
-            self.disk.sync_dir(self.folder)
             undo.pop_all()
         segment.created_ms = self.clock.now_ms()
         return segment
@@ -108,7 +111,7 @@ class LocalLog:
             remove_files(self.disk, self.folder, base_offset)
 
     def truncate(self, offset: int) -> None:
-        """Make `offset` the log end (rules X1, X2). Durable on return.
+        """Make `offset` the log end (rules X1, X2). Durable after `sync_dir`: until then a crash may undo parts of it.
 
         Segments above it are deleted; the one that holds it becomes active again with its tail zeroed.
         """
@@ -135,9 +138,12 @@ class LocalLog:
         self._delete(removed)
 
     def restart_at(self, offset: int) -> None:
-        """Drop everything and start an empty log at `offset` (rule X4)."""
+        """Drop everything and start an empty log at `offset` (rule X4). Durable after `sync_dir`."""
+        first, *later = self.segments
         with self._observer.changing():
-            self._delete(list(self.segments))
+            self._delete(later)
+            self.disk.sync_dir(self.folder)  # else a crash might leave a later one alone, and the log would begin there
+            self._delete([first])
             self.segments = SegmentList([self.new_segment(offset)])
 
     def _reopened(self, sealed: Segment) -> Segment:
@@ -151,10 +157,9 @@ class LocalLog:
         with ExitStack() as deleting:  # the last one first, and all of them, whatever one of them says
             for segment in segments:
                 deleting.callback(segment.delete)
-        self.disk.sync_dir(self.folder)
 
     def drop_below(self, offset: int) -> list[Segment]:
-        """Remove the segments that lie wholly below `offset`, their files included. Durable on return."""
+        """Remove the segments wholly below `offset`. A crash may bring files back; the next opening drops them."""
         gone = [s for s in self.segments if s is not self.active and self.segments.next_base(s) <= offset]
         if gone:
             with self._observer.changing():

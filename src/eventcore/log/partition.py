@@ -166,7 +166,7 @@ class Partition:
         return self._writer().append_encoded(memoryview(data).cast("B"), origin)
 
     def set_leader_epoch(self, epoch: int) -> None:
-        """Begin a new leader epoch at the log end; durable on return. Raises FencedLeaderEpoch for an older one."""
+        """Begin a new leader epoch at the log end; durable with its first record. Raises FencedLeaderEpoch if older."""
         self._writer().set_leader_epoch(epoch)
 
     def sync(self) -> None:

@@ -85,6 +85,7 @@ class PartitionLog:
             self._publish()
 
     def _recover(self, opened: ExitStack) -> None:
+        self._checkpoints.before_recovery()
         point, testament = self._checkpoints.point, self.state.testament
         self.epochs = EpochCache(self.disk, self.folder, write=True)
         recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs, point, testament)
@@ -153,7 +154,10 @@ class PartitionLog:
         return self._leader_epoch
 
     def set_leader_epoch(self, epoch: int) -> None:
-        """Begin a new leader epoch at the log end, recorded at once (rule E4). Raises FencedLeaderEpoch."""
+        """Begin a new leader epoch at the log end, written at once (rule E4). Raises FencedLeaderEpoch.
+
+        An opening drops an epoch without a record, as Kafka does.
+        """
         with self._lock:
             self._check_usable()
             if epoch < self._leader_epoch:

@@ -42,7 +42,7 @@ class ProducerStore:
         return sorted(offset for offset, suffix in parsed if suffix == names.SNAPSHOT)
 
     def take_snapshot(self, offset: int) -> None:
-        """Write the state as of `offset`; durable on return. Older snapshots beyond the last few are removed.
+        """Write the state as of `offset`; durable after `sync_dir`. Older snapshots beyond the last few are removed.
 
         On a full disk it is left out: the next opening replays more of the log.
         """
@@ -50,14 +50,13 @@ class ProducerStore:
             producer_snapshot.write(self._disk, self._path(offset), self.state.snapshot())
         self.remove(self._offsets()[:-_KEPT_SNAPSHOTS])
 
-    def checkpoint(self, offset: int, bases: Sequence[int], snapshot: list[ProducerEntry]) -> int:
-        """Write a state as of `offset` in the midst of a segment, instead of the one before it; durable on return.
+    def checkpoint(self, offset: int, snapshot: list[ProducerEntry]) -> int:
+        """Write a state as of `offset`; durable after `sync_dir`. The answer is the CRC of what was written."""
+        return producer_snapshot.write(self._disk, self._path(offset), snapshot)
 
-        The answer is the CRC of what was written.
-        """
-        crc = producer_snapshot.write(self._disk, self._path(offset), snapshot)
+    def remove_below(self, offset: int, bases: Sequence[int]) -> None:
+        """Remove the snapshots below `offset` that were taken in the midst of a segment."""
         self.remove([known for known in self._offsets() if known < offset and known not in bases])
-        return crc
 
     def remove(self, offsets: Sequence[int]) -> None:
         """Remove the snapshots at these offsets."""

@@ -18,6 +18,7 @@ def copy(disk: Disk, folder: Path, name: str, data: Buffer) -> str:
     """Keep a copy of `data`; durable on return. Returns its path."""
     path = _free_path(disk, folder, name)
     disk.replace_file(path, memoryview(data))
+    disk.sync_dir(path.parent)
     return str(path)
 
 

@@ -167,9 +167,7 @@ class Recovery:
             self.report.damage.append((str(self._path(first, names.LOG)), DamagedRange(0, 0, first, next_offset)))
 
     def _new_segment(self, base_offset: int) -> Segment:
-        segment = self._open_segment(base_offset, active=True)
-        self._disk.sync_dir(self._folder)
-        return segment
+        return self._open_segment(base_offset, active=True)
 
     def _open_segment(self, base: int, *, active: bool) -> Segment:
         segment = Segment(self._disk, self._folder, base, self._config, active=active)
@@ -213,8 +211,6 @@ class Recovery:
         doomed = [base for base, next_base in pairwise(bases) if next_base <= self._point.log_start_offset]
         for base in doomed:
             remove_files(self._disk, self._folder, base)
-        if doomed:
-            self._disk.sync_dir(self._folder)
         return [base for base in bases if base not in doomed]
 
     def _finish_truncation(self) -> None:
@@ -227,9 +223,8 @@ class Recovery:
         if path is not None and self._disk.exists(path):
             file = MappedFile(self._disk, path, write=True)
             file.zero(min(point.truncate_position, file.capacity), file.capacity)
-            file.sync()
+            file.flush()
             file.close()
-        self._disk.sync_dir(self._folder)
 
     def _drop(self, bases: list[int]) -> None:
         """Segments behind a torn tail were never acknowledged: put them aside."""
@@ -239,7 +234,6 @@ class Recovery:
                     quarantine.copy_file(self._disk, self._folder, self._path(base, names.LOG))
                 )
             remove_files(self._disk, self._folder, base)
-        self._disk.sync_dir(self._folder)
 
     def _believe(self, base: int, next_base: int | None) -> Segment | None:
         """The segment as it was left; None if it is not, after all."""
@@ -277,10 +271,10 @@ class Recovery:
         limit = self._disk.data_end(segment.log.fd, file_size) if next_base is None else file_size
         doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base, not self._config.compacted)
         try:
-            known = self._sealed_damage(segment)
-            begin = start = self._from_base(segment, limit) if known else self._start(segment, limit)
+            found = self._against_seal(segment)
+            begin = start = self._from_base(segment, limit) if found else self._start(segment, limit)
             stop = limit
-            for damage in known:
+            for damage in [one for one in found if crcs_hold(segment.log.view, one.position, one.end_position)]:
                 if doubt.is_torn(damage.first_offset):
                     stop = damage.position
                     break
@@ -306,13 +300,10 @@ class Recovery:
             self._unsealed.append(segment)
         return segment, ended
 
-    def _sealed_damage(self, segment: Segment) -> list[DamagedRange]:
-        """What only a seal tells is wrong, and no CRC, in a log that is as long as it was sealed."""
+    def _against_seal(self, segment: Segment) -> list[DamagedRange]:
+        """What is not as it was sealed, in a log that is as long as it was then."""
         seal = sealed.load(self._disk, segment.log)
-        if seal is None:
-            return []
-        found = SealedBlocks(seal, segment.log).check(0, segment.log.size)
-        return [damage for damage in found if crcs_hold(segment.log.view, damage.position, damage.end_position)]
+        return SealedBlocks(seal, segment.log).check(0, segment.log.size) if seal is not None else []
 
     def _start(self, segment: Segment, limit: int) -> int:
         """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""
@@ -343,7 +334,6 @@ class Recovery:
         for at in range(above // 4096 * 4096, size, _STEP):
             data = self._disk.read_direct(fd, min(_STEP, -(-(size - at) // 4096) * 4096), at)
             self._disk.pwrite_all(fd, data[: size - at], at)
-        self._disk.sync(fd)
 
     def _take(self, segment: Segment) -> Callable[[BatchRow], None]:
         def take(row: BatchRow) -> None:

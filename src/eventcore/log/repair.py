@@ -1,9 +1,9 @@
 """Make a damaged partition whole again: what cannot be read is put aside, what can be read stays at its offsets.
 
 Each segment is read in full. One with bad ranges is written anew without them, by the protocol of a cleaner's swap
-(`.cleaned`, `.swap`, live, the folder synced between any two), so a crash leaves the old one or the new one. The bad
-bytes are copied to `quarantine/` first. Reading then skips the missing offsets, as it does where a cleaner has been;
-Kafka reads such a log, too. A repaired log verifies; what was lost is only in the report and in the quarantine.
+(`.cleaned`, `.swap`, live, the folder synced before anything goes), so a crash leaves the old one or the new one. The
+bad bytes are copied to `quarantine/` first. Reading then skips the missing offsets, as it does where a cleaner has
+been; Kafka reads such a log, too. A repaired log verifies; what was lost is only in the report and in the quarantine.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _put_aside(disk: Disk, folder: Path, segment: Segment, damage: DamagedRange)
 
 
 def _write_swap(disk: Disk, folder: Path, segment: Segment, damaged: list[DamagedRange]) -> None:
-    """The segment without its bad ranges, under the name that the next opening takes over."""
+    """The segment without its bad ranges, under the name that the next opening takes over; durable with the close."""
     name = names.file_name(segment.base_offset, names.LOG)
     cleaned = folder / (name + names.CLEANED)
     fd = disk.open(cleaned, write=True, create=True)
@@ -128,6 +128,4 @@ def _write_swap(disk: Disk, folder: Path, segment: Segment, damaged: list[Damage
     finally:
         disk.close(fd)
     segment.check()
-    disk.sync_dir(folder)
     disk.rename(cleaned, folder / (name + names.SWAP))
-    disk.sync_dir(folder)

@@ -80,7 +80,7 @@ class Segment(CheckedLog):
         seal = sealed.load(self.disk, self.log)
         if seal is None:
             return
-        if seal.next_offset != self.next_offset:
+        if seal.next_offset < self.next_offset:  # a truncation inside of a batch leaves an end beyond the last one's
             raise CorruptRecord("the last batch is not as it was sealed", path=self.log.path)
         self._digest, blocks = Digest.resumed(seal), SealedBlocks(seal, self.log)
         if blocks.check(self._digest.position, self.log.size):
@@ -257,6 +257,12 @@ class Segment(CheckedLog):
         self.active = False
         self.sealed = True
 
+    def index_max_timestamp(self) -> None:
+        """Bring the time index up to date, if there is room: no later entry then is for an offset below the log end."""
+        if self.max_timestamp >= 0 and not self.time_index.full:
+            with suppress(DiskFull):
+                self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
+
     def _write_seal(self) -> None:
         """Without space for it the segment does without, unless it must tell of damage."""
         if not self.log.size:
@@ -333,7 +339,9 @@ class Segment(CheckedLog):
         return end, end_offset
 
     def truncate(self, offset: int) -> None:
-        """Drop every batch that contains or follows `offset`; `next_offset` becomes `offset`. Durable on return.
+        """Drop every batch that contains or follows `offset`; `next_offset` becomes `offset`.
+
+        Durable on return, but for the indexes.
 
         The file does not shrink, somebody may have it mapped: the tail is zeroed, and zeros end a log.
         """
@@ -345,7 +353,6 @@ class Segment(CheckedLog):
         self.log.size = position
         self.log.zero(position, end)
         self.log.sync()
-        self.sync_indexes()
         self._digest.reset(position)
         self._blocks = None
         self._damage = tuple(damage for damage in self._damage if damage.position < position)

@@ -12,12 +12,19 @@ from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.local import remove_files
 
 _TEMPORARY = ".tmp"
+_PREFIX_SIZE = 12  # base offset and length: never both zero
 
 
 def list_bases(disk: Disk, folder: Path) -> list[int]:
     """Base offsets of the segments in a folder, rising."""
     parsed = (names.parse_file_name(name) for name in disk.list(folder))
     return sorted(base for base, suffix in filter(None, parsed) if suffix == names.LOG)
+
+
+def first_swapped(disk: Disk, folder: Path) -> int | None:
+    """Base offset of the first segment that a swap may replace; None if none was under way."""
+    left = [int(name[:20]) for name in disk.list(folder) if name.endswith(names.SWAP) and _is_left_over(name)]
+    return min(left, default=None)
 
 
 def finish_swaps(disk: Disk, folder: Path) -> None:
@@ -37,8 +44,6 @@ def finish_swaps(disk: Disk, folder: Path) -> None:
         _remove_replaced(disk, folder, name)
     for name in sorted(swaps, reverse=True):
         disk.rename(folder / name, folder / name[: -len(names.SWAP)])
-    if doomed or swaps:
-        disk.sync_dir(folder)
 
 
 def _is_left_over(name: str) -> bool:
@@ -58,9 +63,12 @@ def _remove_replaced(disk: Disk, folder: Path, swap: str) -> None:
 
 
 def _next_offset(disk: Disk, path: Path) -> int:
-    """One beyond the last offset of a segment file that was completed before it got its name."""
+    """One beyond the last offset of a segment file that was completed before it got its name.
+
+    Zeros end it: an opening that died had given it its name already, and room to grow.
+    """
     file, position, end = MappedFile(disk, path, write=False), 0, int(path.name[:20])
-    while position < file.size:
+    while any(file.view[position : position + _PREFIX_SIZE]):
         header = BatchHeader.read(file.view, position, file.size)
         position, end = position + header.size, header.next_offset
     return end
