@@ -212,3 +212,24 @@ def test_a_new_writer_need_not_wait_for_a_killed_one(folder: Path) -> None:
         os.waitpid(child, 0)
         with ec.open_partition(folder) as p:
             assert len(p) == at + 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc here")
+def test_close_lets_go_of_every_file_but_what_was_read_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "events-0"
+    with ec.open_partition(folder) as p, ec.open_partition(folder, "r") as r:
+        p.extend([b"value"] * 100)
+        for _ in range(3):
+            p.roll()
+            p.append(b"more")
+            records = list(r)
+        assert used(folder)
+    assert not used(folder)
+    assert (p.log_end_offset, len(records), records[-1].value) == (103, 103, b"more")
+
+
+def used(folder: Path) -> list[str]:
+    """What this process has open or mapped."""
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
+    opened = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
+    return mapped + [path for path in opened if str(folder) in path]

@@ -166,6 +166,11 @@ class MappedFile:
         self._reserved = min(self._reserved, size)
         self._populated = min(self._populated, size)
 
+    def release(self) -> None:
+        """`close`, and keep no reference to the mapping."""
+        self.close()
+        self.view, self._mapping = memoryview(b""), None
+
     def close(self) -> None:
         """Close the descriptor. The mapping goes with the last reference to it."""
         if self.fd >= 0:

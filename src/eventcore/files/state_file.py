@@ -61,6 +61,8 @@ class StateFile:
                 self._create()
             elif not _is_state(self.page):
                 raise UnsupportedFormat("no state file of this version", path=path)
+            else:
+                self._file.close()  # only the map is needed, and a reader drops it whenever it looks for a new one
         except BaseException:
             self._file.close()
             raise
@@ -145,8 +147,9 @@ class StateFile:
         tail.wake(self.page)
 
     def close(self) -> None:
-        """Let go of the page."""
-        self._file.close()
+        """Let go of the page; what it said last can still be asked."""
+        self.page = memoryview(bytearray(self.page))
+        self._file.release()
 
 
 def _is_state(view: memoryview) -> bool:

@@ -46,6 +46,7 @@ class LocalLog:
         self.clock = clock
         self.segments = segments
         self._observer = observer
+        self._closed_at: int | None = None
 
     def fencing(self) -> AbstractContextManager[None]:
         """See `Observer.fencing`."""
@@ -59,7 +60,7 @@ class LocalLog:
     @property
     def end_offset(self) -> int:
         """The offset the next record gets."""
-        return self.active.next_offset
+        return self.active.next_offset if self._closed_at is None else self._closed_at
 
     def due_for_roll(self, max_timestamp: int, now: int) -> bool:
         """Whether the active segment is older than `segment.ms` (rule R2: by record time, else by clock)."""
@@ -168,10 +169,12 @@ class LocalLog:
         return gone
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Let go of all files; what is mapped is freed with its last reader."""
+        self._closed_at = self.end_offset
         with ExitStack() as closing:  # all of them, whatever one of them says
             for segment in self.segments:
                 closing.callback(segment.close)
+            self.segments = SegmentList([])
 
 
 def remove_files(disk: Disk, folder: Path, base_offset: int) -> None:

@@ -382,7 +382,7 @@ class PartitionLog:
         self._notify()
 
     def _release(self) -> None:
-        fenced, self._failure = self._failure is not None, ClosedError("this partition is closed")
+        fenced, self._failure, self._unsynced = self._failure is not None, ClosedError("this partition is closed"), []
         self.state.wake()
         with suppress(StorageError) if fenced else nullcontext():  # what went wrong first is what one needs to know
             self._opened.close()

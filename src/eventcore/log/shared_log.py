@@ -207,8 +207,8 @@ class SharedLog:
     @property
     def log_start_offset(self) -> int:
         """The first offset that may be read."""
+        self._check_usable()
         if self._state is None:
-            self._check_usable()
             return self._static_start
         return max(self._state.load(tail.LOG_START), self._segments.first.base_offset)
 
@@ -304,5 +304,6 @@ class SharedLog:
             self._closed = True
             for segment in self._segments:
                 segment.close()
+            self._segments = SegmentList([])
             if self._state is not None:
                 self._state.close()
