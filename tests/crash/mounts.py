@@ -31,7 +31,7 @@ def need_root(what: str) -> None:
         pytest.skip(f"mounting {what} needs root")
 
 
-def _run(*command: str | Path) -> None:
+def run(*command: str | Path) -> None:
     """Run a tool; skip the test if it is missing or refuses: a container may have root and still no mounts."""
     program = shutil.which(str(command[0]), path=_PATH)
     if program is None:
@@ -46,11 +46,11 @@ def _run(*command: str | Path) -> None:
 def _mounted(*mount: str | Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="eventcore-mount-"))
     try:
-        _run("mount", *mount, folder)
+        run("mount", *mount, folder)
         try:
             yield folder
         finally:
-            _run("umount", "-l", folder)
+            run("umount", "-l", folder)
     finally:
         folder.rmdir()
 
@@ -71,7 +71,7 @@ def ext4_loop(size: int) -> Iterator[Path]:
     try:
         os.truncate(handle, size)
         os.close(handle)
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", name)
+        run("mkfs.ext4", "-q", "-F", "-m", "0", name)
         with _mounted("-o", "loop", name) as folder:
             yield folder
     finally:

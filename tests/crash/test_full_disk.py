@@ -122,3 +122,12 @@ def test_a_disk_that_became_read_only_is_read(mounted: Path) -> None:
     with ec.open_partition(mounted / "events-0", "rw", "always", CONFIG) as p:
         assert p.append(b"goes on") == 100
     subprocess.run(["find", str(mounted), "-mindepth", "1", "-delete"], check=False)
+
+
+def test_a_log_larger_than_what_is_free_is_opened_and_goes_on(root: Path) -> None:
+    config = {"segment.bytes": 16 << 20}
+    with ec.open_partition(root / "events-0", "rw", "always", config) as p:
+        count = fill_more(p, 5000)
+        fill(root, leave=1 << 20).rename(root / "more")
+    with ec.open_partition(root / "events-0", "rw", "always", config) as p:
+        assert p.append(b"goes on") == count

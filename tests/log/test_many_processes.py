@@ -315,5 +315,6 @@ def test_an_idle_reader_sleeps(folder: Path, seconds: int) -> None:
 
         report = Child(idle).report()
         print(report)
-        assert report["woken"] <= seconds + 1
+        if ec.build_info()["kernels"] == "native":  # the pure ones have no futex: they look now and then
+            assert report["woken"] <= seconds + 1
         assert report["cpu"] < 0.02 * seconds

@@ -110,11 +110,11 @@ class MappedFile:
         return min(self.capacity, -(-end // _PAGE) * _PAGE)
 
     def _leaves_floor(self, target: int) -> bool:
-        """Blocks that the file has already are counted as if they were new: near the floor that is close enough."""
+        """Blocks the file has behind `size` are counted as if they were new: near the floor that is close enough."""
         if not self.floored:
             return True
         free, total = self.disk.free(self.fd)
-        return free - (target - self._reserved) >= min(_LARGEST_FLOOR, total // _FLOOR_SHARE)
+        return free - (target - max(self._reserved, self.size)) >= min(_LARGEST_FLOOR, total // _FLOOR_SHARE)
 
     def stored(self, start: int, end: int) -> None:
         """Bytes were stored through `view`; a private map owes them to the file until `flush`."""

@@ -329,7 +329,8 @@ class Recovery:
 
     def _believe_disk(self, segment: Segment) -> None:
         """Storing what the disk has makes cache and disk agree again, for everybody who has the file mapped."""
-        fd, size = segment.log.fd, self._disk.size(segment.log.fd)
+        fd = segment.log.fd
+        size = self._disk.data_end(fd, self._disk.size(fd))  # what was only reserved, or not even that, needs no space
         above = self._point.position if segment.base_offset == self._point.base_offset else 0
         for at in range(above // 4096 * 4096, size, _STEP):
             data = self._disk.read_direct(fd, min(_STEP, -(-(size - at) // 4096) * 4096), at)
