@@ -39,8 +39,7 @@ def fill_up(p: ec.Partition) -> int:
     for number in range(100_000):
         try:
             p.append(b"%d " % number + VALUE)
-        except ec.DiskFull as error:
-            assert "space" in str(error)
+        except ec.DiskFull:
             return number
     raise AssertionError("the disk never became full")
 
@@ -115,7 +114,7 @@ def test_a_disk_that_became_read_only_is_read(mounted: Path) -> None:
         with ec.open_partition(mounted / "events-0", "r", config=CONFIG) as p:
             assert values(p) == list(range(100))
             assert p.verify().ok
-        with pytest.raises(ec.StorageError, match="[Rr]ead-only"):
+        with pytest.raises(ec.StorageError, match=r"[Rr]ead-only"):
             ec.open_partition(mounted / "events-0", "rw", "always", CONFIG)
     finally:
         subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)
