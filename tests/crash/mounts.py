@@ -65,13 +65,20 @@ def tmpfs(size: int) -> Iterator[Path]:
 
 @contextmanager
 def ext4_loop(size: int) -> Iterator[Path]:
-    """An ext4 on a loop device whose image file has `size` bytes; some of them are the file system's own."""
-    need_root("an ext4 image")
-    handle, name = tempfile.mkstemp(prefix="eventcore-ext4-", suffix=".img")
+    """See `loop`."""
+    with loop("ext4", size) as folder:
+        yield folder
+
+
+@contextmanager
+def loop(kind: str, size: int) -> Iterator[Path]:
+    """An ext4 or ext2 on a loop device whose image file has `size` bytes; some of them are the file system's own."""
+    need_root(f"an {kind} image")
+    handle, name = tempfile.mkstemp(prefix=f"eventcore-{kind}-", suffix=".img")
     try:
         os.truncate(handle, size)
         os.close(handle)
-        run("mkfs.ext4", "-q", "-F", "-m", "0", name)
+        run(f"mkfs.{kind}", "-q", "-F", "-m", "0", name)
         with _mounted("-o", "loop", name) as folder:
             yield folder
     finally:

@@ -56,6 +56,8 @@ class StateFile:
         self._file = _SharedPage(disk, path, write=write, capacity=tail.STATE_SIZE if create else 0, first_chunk=4096)
         self.page = self._file.view
         try:
+            if create:
+                self._file.reserve(tail.STATE_SIZE)  # on a full tmpfs even looking at a page without memory is a signal
             self.testament = _testament(self.page) if _is_state(self.page) else Testament()
             if create:
                 self._create()
@@ -68,7 +70,6 @@ class StateFile:
             raise
 
     def _create(self) -> None:
-        self._file.reserve(tail.STATE_SIZE)
         self.store(tail.GENERATION, self.load(tail.GENERATION) | 1)  # until `changing` has ended
         self.page[8:12] = VERSION.to_bytes(4, "big")
         self.page[:8] = MAGIC
