@@ -36,7 +36,7 @@ LOG_ORDER = """
     local
     segments scan
     segment
-    quarantine folder_lock sealed
+    quarantine folder_lock group_commit subscribers sealed
     producers epochs
 """.strip().splitlines()
 """Inside log/ a module may import those of lower lines; those of one line do not know each other."""

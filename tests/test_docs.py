@@ -15,7 +15,7 @@ from eventcore.format import layout
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-EXAMPLES = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("guide*.md"))) if path.is_file()]
+EXAMPLES = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if "```python" in path.read_text("utf-8")]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

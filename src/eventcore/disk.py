@@ -74,7 +74,8 @@ class Disk:
         self._paths: dict[int, Path] = {}
 
     def _path(self, fd: int) -> Path:
-        return self._paths.get(fd, Path(f"<fd {fd}>"))
+        path = self._paths.get(fd)
+        return path if path is not None else Path(f"<fd {fd}>")
 
     def open(self, path: Path, *, write: bool, create: bool = False) -> int:
         """Open a regular file; with `create` make it (mode 0600) if it is missing."""

@@ -8,10 +8,9 @@ Invariants, checked by `check`:
   | one-active         | only the last segment takes appends                              |
   | epochs-rising      | leader epochs and their start offsets rise                       |
 
-Durability: `always` syncs before an append returns, and appends that wait share one sync; readers see only what is
-durable. `interval` syncs every `flush.ms`; `never` leaves it to the system; readers see what is appended. A kill of
-the process loses nothing acknowledged under any of them. A failed sync fences the partition for good: the kernel
-reports such a failure once and then forgets the data, so a retry would lie.
+Durability: `always` syncs before an append returns; readers see only what is durable. `interval` syncs every
+`flush.ms`; `never` leaves it to the system; readers see what is appended. A kill of the process loses nothing
+acknowledged under any of them. A failed sync fences the partition for good, see `_fence`.
 """
 
 from __future__ import annotations
@@ -44,12 +43,14 @@ from eventcore.log.checkpoints import Checkpoints
 from eventcore.log.epochs import EpochCache
 from eventcore.log.flusher import Flusher
 from eventcore.log.folder_lock import FolderLocks, refuse_foreign_folder
+from eventcore.log.group_commit import GroupCommit
 from eventcore.log.ingest import Ingest
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore
 from eventcore.log.recovery import Recovery
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+from eventcore.log.subscribers import Subscribers
 from eventcore.log.writer import NO_PRODUCER, BatchWriter, Columns, Producer
 from eventcore.types import BatchInfo
 
@@ -65,9 +66,10 @@ class PartitionLog:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._sync_lock = threading.RLock()
+        self._commits = GroupCommit(self._sync, lambda: self.durable_offset)
         self._failure: EventCoreError | None = None
         self._faults = kernels.guard.faults()
-        self._subscribers: list[Callable[[], None]] = []
+        self._subscribers = Subscribers()
         refuse_foreign_folder(disk, folder)
         with ExitStack() as opened:
             opened.callback(FolderLocks(disk, folder, f"process {self._pid}").release)
@@ -243,25 +245,23 @@ class PartitionLog:
     def _acknowledge(self, end: int) -> None:
         if self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages:
             self.sync_to(end)
-        self._notify()
-
-    def _notify(self) -> None:
-        for callback in tuple(self._subscribers):
-            callback()
+        self._subscribers.notify()
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` after the high watermark moves; returns what ends that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
+        """See `Subscribers`: after the high watermark moves."""
+        return self._subscribers.add(callback)
 
     # -- durability --------------------------------------------------------------------------------------------
 
     def sync_to(self, end: int) -> None:
         """On return every offset below `end` survives a power cut. Waiting callers share one sync."""
+        self._check_usable()
+        if self.durable_offset < end:
+            self._commits.wait_for(end)
+
+    def _sync(self) -> None:
         with self._sync_lock:
             self._check_usable()
-            if self.durable_offset >= end:
-                return
             try:
                 with self._lock:
                     target, segments = self.log_end_offset, self._unsynced
@@ -282,10 +282,8 @@ class PartitionLog:
     def _fence(self, error: StorageError) -> StorageFenced:
         """No second try: the system reports a failed sync once, and then takes the lost pages for written."""
         with self._lock:
-            self._failure = StorageFenced(
-                f"the storage failed ({error.message}); durable is everything below offset {self.durable_offset}",
-                path=error.path or self.folder,
-            )
+            text = f"the storage failed ({error.message}); durable is everything below offset {self.durable_offset}"
+            self._failure = StorageFenced(text, path=error.path or self.folder)
             self.state.fence()
             self.high_watermark = min(self.high_watermark, self.durable_offset)
             self._show()
@@ -370,16 +368,15 @@ class PartitionLog:
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""
-        if self._flusher is not None and os.getpid() == self._pid:
+        if os.getpid() != self._pid or isinstance(self._failure, ClosedError):
+            return
+        if self._flusher is not None:
             self._flusher.stop()
-        with self._lock:
-            if os.getpid() != self._pid or isinstance(self._failure, ClosedError):
-                return
-            with ExitStack() as closing:
-                closing.callback(self._release)
-                if self._failure is None:
-                    self._close_cleanly()
-        self._notify()
+        with self._sync_lock, self._lock, ExitStack() as closing:
+            closing.callback(self._release)
+            if self._failure is None:
+                self._close_cleanly()
+        self._subscribers.notify()
 
     def _release(self) -> None:
         fenced, self._failure, self._unsynced = self._failure is not None, ClosedError("this partition is closed"), []
@@ -388,7 +385,8 @@ class PartitionLog:
             self._opened.close()
 
     def _close_cleanly(self) -> None:
-        self.sync_to(self.log_end_offset)
+        if self.durable_offset < self.log_end_offset:
+            self._sync()
         active = self._local.active
         with self.fencing():
             for segment in self._unsynced[:-1]:

@@ -32,6 +32,8 @@ from eventcore.log.sealed import CheckedLog, SealedBlocks
 INT32_MAX = (1 << 31) - 1
 _DIGEST_GAP = 1 << 20
 """A digest that lags more (after an unclean stop) is left for the sealing."""
+_WALK_MAX = 1000
+"""Offsets: a reader that follows a writer walks over so many before it reads the indexes again, which takes longer."""
 
 
 class Segment(CheckedLog):
@@ -55,6 +57,7 @@ class Segment(CheckedLog):
         self.created_ms = 0
         self._interval = config.index_interval_bytes
         self._unindexed = 0
+        self._indexed_to = base_offset
 
     def _open_files(self, opened: ExitStack) -> None:
         write, base, config = self.active, self.base_offset, self.config
@@ -209,8 +212,16 @@ class Segment(CheckedLog):
         """For a reader of another process's active segment: see the batches below `end_offset`, a batch's end."""
         if self.next_offset >= end_offset:
             return
+        if end_offset - self._indexed_to <= _WALK_MAX and self._walk_to(end_offset):
+            return
         self.offset_index.refresh()
         self.time_index.refresh()
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last
+        self._indexed_to = end_offset
+        self._walk_to(end_offset)
+
+    def _walk_to(self, end_offset: int) -> bool:
+        """Whether the batch that ends at `end_offset` was found; if not, the writer is just changing the log."""
         known, self.log.size = self.log.size, self.log.capacity
         try:
             start = max(known, self.floor(end_offset - 1))
@@ -218,8 +229,9 @@ class Segment(CheckedLog):
             self.log.size = min(position + self.header_at(position).size, self.log.capacity)
             self.next_offset = end_offset
         except StorageError:
-            self.log.size = known  # the writer is just changing the log: its generation will tell
-        self.max_timestamp, self.max_timestamp_offset = self.time_index.last
+            self.log.size = known
+            return False
+        return True
 
     def walk_end(self) -> None:
         """Find `next_offset`, and a larger timestamp, behind the last index entry of a log that is trusted."""

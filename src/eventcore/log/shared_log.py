@@ -29,6 +29,7 @@ from eventcore.log.recovery import RecoveryReport
 from eventcore.log.scan import Doubt, scan_segment
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+from eventcore.log.subscribers import Subscribers
 from eventcore.log.swaps import list_bases
 
 _POLL_S = 0.5
@@ -47,7 +48,7 @@ class SharedLog:
         self._lock = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
-        self._subscribers: list[Callable[[], None]] = []
+        self._subscribers = Subscribers()
         self._watcher: threading.Thread | None = None
         self._state: StateFile | None = None
         self._segments = SegmentList([])
@@ -279,11 +280,11 @@ class SharedLog:
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` from a thread of this handle after the high watermark moves; returns what ends that."""
-        self._subscribers.append(callback)
+        unsubscribe = self._subscribers.add(callback)
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="eventcore-watch", daemon=True)
             self._watcher.start()
-        return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
+        return unsubscribe
 
     def _watch(self) -> None:
         seen_end = -1
@@ -292,8 +293,7 @@ class SharedLog:
                 signal, end = self.signal(), self.high_watermark
                 if end != seen_end:
                     seen_end = end
-                    for callback in tuple(self._subscribers):
-                        callback()
+                    self._subscribers.notify()
                 self.wait(signal, _POLL_S * 2)
             except ClosedError:
                 return

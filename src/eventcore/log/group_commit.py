@@ -1,0 +1,79 @@
+"""Group commit: callers that wait for the same sync share it, and the next one begins before they are woken.
+
+One caller leads: it syncs whatever has been appended by then. Who comes meanwhile waits. When the sync is done, the
+first waiter that it did not cover leads the next, and only then those that it did cover are released, so that the
+disk is not idle while threads wake up one after the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class _Waiter:
+    __slots__ = ("end", "leads", "released")
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.leads = False
+        self.released = threading.Lock()
+        self.released.acquire()
+
+
+class GroupCommit:
+    """`sync` makes everything appended durable or raises; `durable` tells the offset below which everything is."""
+
+    def __init__(self, sync: Callable[[], None], durable: Callable[[], int]) -> None:
+        self._sync = sync
+        self._durable = durable
+        self._mutex = threading.Lock()
+        self._led = False
+        self._waiting: list[_Waiter] = []
+
+    def wait_for(self, end: int) -> None:
+        """Return once everything below `end`, which has been appended, is durable. Raises what `sync` does."""
+        waiter = self._join(end)
+        if waiter is not None:
+            self._await(waiter)
+            if not waiter.leads:
+                return
+        try:
+            self._sync()
+        finally:
+            self._hand_over()
+
+    def _join(self, end: int) -> _Waiter | None:
+        """None for the caller that leads."""
+        with self._mutex:
+            if not self._led:
+                self._led = True
+                return None
+            waiter = _Waiter(end)
+            self._waiting.append(waiter)
+            return waiter
+
+    def _await(self, waiter: _Waiter) -> None:
+        try:
+            waiter.released.acquire()
+        except BaseException:  # Ctrl-C: the others must not wait for one who has left
+            with self._mutex:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+            if waiter.leads:
+                self._hand_over()
+            raise
+
+    def _hand_over(self) -> None:
+        """Name the next leader, if anybody is left; release those who need none."""
+        durable = self._durable()
+        with self._mutex:
+            covered = [waiter for waiter in self._waiting if waiter.end <= durable]
+            self._waiting = [waiter for waiter in self._waiting if waiter.end > durable]
+            self._led = bool(self._waiting)
+            if self._led:
+                leader = self._waiting.pop(0)
+                leader.leads = True
+                covered.insert(0, leader)
+        for waiter in covered:
+            waiter.released.release()

@@ -1,0 +1,129 @@
+"""Group commit: who waits shares a sync, nobody waits for ever, an error gets to everybody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import eventcore as ec
+from eventcore.errors import StorageFenced
+from eventcore.log.group_commit import GroupCommit
+
+
+class Log:
+    """Appends are counted; a sync takes a while."""
+
+    def __init__(self) -> None:
+        self.end = self.durable = self.syncs = self.at_once = 0
+        self.lock = threading.Lock()
+        self.failure: Exception | None = None
+        self.commits = GroupCommit(self.sync, lambda: self.durable)
+
+    def append(self) -> int:
+        with self.lock:
+            self.end += 1
+            return self.end
+
+    def sync(self) -> None:
+        self.at_once += 1
+        assert self.at_once == 1, "two syncs at once"
+        target = self.end
+        time.sleep(0.002)
+        self.syncs += 1
+        self.at_once -= 1
+        if self.failure:
+            raise self.failure
+        self.durable = target
+
+
+def in_threads(count: int, act: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=act, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive(), "it waits for ever"
+
+
+def test_many_share_a_sync_and_each_is_durable() -> None:
+    log = Log()
+
+    def append() -> None:
+        for _ in range(50):
+            end = log.append()
+            log.commits.wait_for(end)
+            assert log.durable >= end
+
+    in_threads(8, append)
+    assert log.durable == 400
+    assert log.syncs < 200
+
+
+def test_an_error_gets_to_everybody_who_is_not_durable() -> None:
+    log, errors = Log(), []
+    log.failure = StorageFenced("the disk")
+
+    def append() -> None:
+        with pytest.raises(StorageFenced):
+            log.commits.wait_for(log.append())
+        errors.append(1)
+
+    in_threads(8, append)
+    assert len(errors) == 8
+    log.failure = None
+    log.commits.wait_for(log.append())
+    assert log.durable == 9
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_who_is_interrupted_keeps_nobody_waiting(leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while waiting; with `leads` it comes just when the waiter was told to lead."""
+    log = Log()
+    real = GroupCommit._await.__globals__["_Waiter"]
+
+    class Interrupted(real):  # type: ignore[misc,valid-type]
+        def __init__(self, end: int) -> None:
+            super().__init__(end)
+            if end == 2:
+                self.released = self
+
+        def acquire(self) -> None:
+            while leads and not self.leads:
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setitem(GroupCommit._join.__globals__, "_Waiter", Interrupted)
+    leader = threading.Thread(target=log.commits.wait_for, args=(log.append(),), daemon=True)
+    leader.start()
+    interrupted = log.append()
+    with pytest.raises(KeyboardInterrupt):
+        log.commits.wait_for(interrupted)
+    in_threads(3, lambda: log.commits.wait_for(log.append()))
+    leader.join(10)
+    assert log.durable == 5
+
+
+def test_closing_while_others_append_hangs_nobody(tmp_path: Path) -> None:
+    for number in range(10):
+        p = ec.open_partition(tmp_path / f"{number}", "rw", "always")
+
+        def append(p: ec.Partition = p) -> None:
+            with suppress(ec.ClosedError):
+                while True:
+                    p.append(b"x")
+
+        closer = threading.Timer(0.01, p.close)
+        closer.start()
+        in_threads(4, append)
+        closer.join(10)
+        with ec.open_partition(tmp_path / f"{number}", "r") as r:
+            assert r.recovery.clean
+            assert len(r) == p.log_end_offset
