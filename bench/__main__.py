@@ -17,7 +17,7 @@ from pathlib import Path
 
 import eventcore as ec
 
-KERNEL_BENCHES = ("crc32c", "batch", "encode", "decode", "index", "tail")
+BENCHES = ("crc32c", "batch", "encode", "decode", "index", "tail", "wakeup", "durable", "reopen")
 PEERS = ("numpy", "zstandard", "aiokafka", "kafka-python", "google-crc32c")
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     figures: dict[str, object] = {"machine": machine()}
     for name, value in machine().items():
         print(f"{name:<14}{value}")
-    for name in KERNEL_BENCHES:
+    for name in BENCHES:
         compare = getattr(import_module(f"bench.bench_{name}"), "main", None)
         if compare is not None:
             figures[name] = compare()

@@ -334,12 +334,15 @@ def point_of(image: Image) -> RecoveryPoint:
 
 
 def check_effort(partition: Partition, image: Image) -> None:
-    """Recovery has read only what no recovery point vouched for. To end a truncation or a swap takes more."""
-    point, report = point_of(image), partition.recovery
-    if point.truncate_to >= 0 or any(name.endswith(names.SWAP) for name in image.get(str(FOLDER), ())):
+    """Recovery has read only what no recovery point vouched for. To end a truncation or a swap takes more.
+
+    So does a segment that was just sealed, and then lost its end: such a seal speaks against all of its last block.
+    """
+    point, report, files = point_of(image), partition.recovery, image.get(str(FOLDER), {})
+    if point.truncate_to >= 0 or any(name.endswith(names.SWAP) for name in files):
         return
-    above = 0
-    for name, content in image.get(str(FOLDER), {}).items():
+    above = point.position if names.file_name(point.base_offset, names.SEAL) in files else 0
+    for name, content in files.items():
         base, suffix = names.parse_file_name(name) or (0, "")
         if suffix == names.LOG and base >= point.base_offset:
             above += len(content) - (point.position if base == point.base_offset else 0)

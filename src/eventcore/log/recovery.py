@@ -272,7 +272,9 @@ class Recovery:
         doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base, not self._config.compacted)
         try:
             found = self._against_seal(segment)
-            begin = start = self._from_base(segment, limit) if found else self._start(segment, limit)
+            trusted = self._point.position if segment.base_offset == self._point.base_offset else 0
+            wrong_below = any(damage.position < trusted for damage in found)
+            begin = start = self._from_base(segment, limit) if wrong_below else self._start(segment, limit)
             stop = limit
             for damage in [one for one in found if crcs_hold(segment.log.view, one.position, one.end_position)]:
                 if doubt.is_torn(damage.first_offset):
