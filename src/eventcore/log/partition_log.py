@@ -245,7 +245,8 @@ class PartitionLog:
     def _acknowledge(self, end: int) -> None:
         if self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages:
             self.sync_to(end)
-        self._subscribers.notify()
+        if self._subscribers.callbacks:
+            self._subscribers.notify()
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Subscribers`: after the high watermark moves."""

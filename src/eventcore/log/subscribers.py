@@ -9,17 +9,18 @@ class Subscribers:
     """Called in the order of their subscription, in the thread that notifies."""
 
     def __init__(self) -> None:
-        self._callbacks: tuple[Callable[[], None], ...] = ()  # replaced, never changed: notifying takes no lock
+        self.callbacks: tuple[Callable[[], None], ...] = ()
+        """Replaced, never changed: notifying takes no lock."""
 
     def add(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call it from now on; the answer ends that."""
-        self._callbacks = (*self._callbacks, callback)
+        self.callbacks = (*self.callbacks, callback)
         return lambda: self._remove(callback)
 
     def _remove(self, callback: Callable[[], None]) -> None:
-        self._callbacks = tuple(one for one in self._callbacks if one is not callback)
+        self.callbacks = tuple(one for one in self.callbacks if one is not callback)
 
     def notify(self) -> None:
         """Call them all."""
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback()
