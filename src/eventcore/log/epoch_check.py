@@ -39,7 +39,10 @@ def _batch_at(segments: SegmentList, offset: int) -> BatchHeader | None:
     """The batch that holds `offset`, or the one behind it."""
     if not segments.first.base_offset <= offset < segments.active.next_offset:
         return None
-    return next((header for _, _, header in batches(segments, offset, segments.active.next_offset)), None)
+    for end in (offset + 1, segments.active.next_offset):  # what lies behind is only looked at if there is a gap
+        for _, _, header in batches(segments, offset, end):
+            return header
+    return None
 
 
 def rebuild(epochs: EpochCache, segments: SegmentList) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,11 +26,12 @@ from pathlib import Path
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import StorageError, UnsupportedFormat
+from eventcore.errors import CorruptRecord, StorageError, UnsupportedFormat
 from eventcore.files import names
 from eventcore.files.damage import DamagedRange
 from eventcore.files.mapped_file import MappedFile
 from eventcore.files.recovery_point import RecoveryPoint
+from eventcore.files.seal import Seal
 from eventcore.files.state_file import Testament
 from eventcore.log import epoch_check, quarantine, sealed
 from eventcore.log.epochs import EpochCache
@@ -271,10 +272,12 @@ class Recovery:
         limit = self._disk.data_end(segment.log.fd, file_size) if next_base is None else file_size
         doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base, not self._config.compacted)
         try:
-            found = self._against_seal(segment)
-            trusted = self._point.position if segment.base_offset == self._point.base_offset else 0
-            wrong_below = any(damage.position < trusted for damage in found)
-            begin = start = self._from_base(segment, limit) if wrong_below else self._start(segment, limit)
+            seal = sealed.load(self._disk, segment.log)
+            begin = start = self._start(segment, limit)
+            found = self._against(seal, segment, 0 if next_base is None else begin, file_size)
+            if any(damage.position < begin for damage in found):
+                begin = start = self._from_base(segment, limit)
+                found = self._against(seal, segment, 0, file_size)
             stop = limit
             for damage in [one for one in found if crcs_hold(segment.log.view, one.position, one.end_position)]:
                 if doubt.is_torn(damage.first_offset):
@@ -298,14 +301,16 @@ class Recovery:
         if next_base is None or ended:
             self._cut_tail(segment, limit)
         else:
+            if seal is not None and begin and not found and not segment.damage:
+                with suppress(CorruptRecord):
+                    segment.resume()  # what was not read is vouched for by the seal that was there, not by a new one
             segment.next_offset = max(segment.next_offset, next_base)
             self._unsealed.append(segment)
         return segment, ended
 
-    def _against_seal(self, segment: Segment) -> list[DamagedRange]:
-        """What is not as it was sealed, in a log that is as long as it was then."""
-        seal = sealed.load(self._disk, segment.log)
-        return SealedBlocks(seal, segment.log).check(0, segment.log.size) if seal is not None else []
+    def _against(self, seal: Seal | None, segment: Segment, start: int, end: int) -> list[DamagedRange]:
+        """What is not as it was sealed, in blocks that overlap [start, end)."""
+        return SealedBlocks(seal, segment.log).check(start, end) if seal is not None else []
 
     def _start(self, segment: Segment, limit: int) -> int:
         """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""

@@ -21,7 +21,10 @@ def load(disk: Disk, log: SegmentFile) -> Seal | None:
     """The seal of a segment's log; None if there is none that can be believed, or if the log was rewritten since."""
     try:
         seal = seal_file.read(disk, log.path.with_suffix(".seal"))
-        return seal if seal is not None and seal_file.belongs(seal, log.size, log.view) else None
+        if seal is None:
+            return None
+        log.read_at(seal.last_position, 1)  # else a cold page is had by a fault, which may read megabytes around it
+        return seal if seal_file.belongs(seal, log.size, log.view) else None
     except StorageError:
         return None
 
