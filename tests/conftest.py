@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-JUDGES = ("interop", "realdata", "slow")
+JUDGES = ("interop", "mounts", "realdata", "slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,8 @@ import pytest
 import eventcore as ec
 from tests.crash.mounts import fill, need_root, run, tmpfs
 
+pytestmark = pytest.mark.mounts
+
 VALUE = b"x" * 900
 CONFIG = {"segment.bytes": 64 << 20}
 

@@ -14,6 +14,8 @@ import pytest
 import eventcore as ec
 from tests.crash.mounts import ext4_loop, fill, tmpfs
 
+pytestmark = pytest.mark.mounts
+
 KINDS = {"tmpfs": (tmpfs, 8 << 20), "ext4": (ext4_loop, 32 << 20)}
 CONFIG = {"segment.bytes": 1 << 20, "segment.index.bytes": 65_536}
 VALUE = b"x" * 500

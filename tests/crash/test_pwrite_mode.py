@@ -30,6 +30,7 @@ def root(ext2: Path) -> Iterator[Path]:
     subprocess.run(["find", str(ext2), "-mindepth", "1", "-delete"], check=False)
 
 
+@pytest.mark.mounts
 @pytest.mark.parametrize("fsync", ["always", "never"])
 def test_a_full_ext2_is_an_error_and_it_goes_on(root: Path, fsync: ec.FsyncPolicy) -> None:
     with ec.open_partition(root / "events-0", "rw", fsync, CONFIG) as p:
