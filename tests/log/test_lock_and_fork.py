@@ -233,3 +233,32 @@ def used(folder: Path) -> list[str]:
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
     opened = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
     return mapped + [path for path in opened if str(folder) in path]
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_closing_while_others_read_is_an_error_for_them_and_nothing_else(tmp_path: Path, mode: str) -> None:
+    for number in range(20):
+        folder = tmp_path / f"events-{number}"
+        with ec.open_partition(folder, fsync="never") as writer:
+            writer.extend([b"value"] * 500)
+            p = writer if mode == "rw" else ec.open_partition(folder, "r")
+            ended: list[type[Exception]] = []
+
+            def read(p: ec.Partition = p, ended: list[type[Exception]] = ended) -> None:
+                try:
+                    while True:
+                        assert p[499].value == b"value"
+                        assert len(list(p)) == 500
+                        assert p.log_start_offset == 0
+                        assert len(p.columns(100, 200)) == 100
+                except Exception as error:
+                    ended.append(type(error))
+
+            threads = [threading.Thread(target=read) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.005)
+            p.close()
+            for thread in threads:
+                thread.join(30)
+        assert ended == [ec.ClosedError] * 3

@@ -120,9 +120,10 @@ class PartitionLog:
     @property
     def segments(self) -> SegmentList:
         """The segments now; the list does not change under a reader. Raises ClosedError."""
+        found = self._local.segments  # before the check: a close says so first, and lets go of them then
         if isinstance(self._failure, ClosedError) or os.getpid() != self._pid:
             self._check_usable()
-        return self._local.segments
+        return found
 
     @property
     def log_end_offset(self) -> int:

@@ -181,8 +181,9 @@ class SharedLog:
 
     def _refresh(self) -> StateFile | None:
         """Follow the writer: a new one, a roll, a truncation, more batches."""
-        self._check_usable()
+        self._check_usable()  # in a fork's child somebody may hold the lock for ever
         with self._lock:
+            self._check_usable()
             # A writer replaces files of the folder as it comes and goes.
             if self._state is None and self.disk.changed_ns(self.folder) != self._changed_ns:
                 self._load()
@@ -199,7 +200,9 @@ class SharedLog:
     def segments(self) -> SegmentList:
         """The segments up to the high watermark."""
         self._refresh()
-        return self._segments
+        found = self._segments  # before the check: a close says so first, and lets go of them then
+        self._check_usable()
+        return found
 
     def _word(self, word: int, static: int) -> int:
         state = self._refresh()
@@ -208,10 +211,11 @@ class SharedLog:
     @property
     def log_start_offset(self) -> int:
         """The first offset that may be read."""
+        state, segments = self._state, self._segments
         self._check_usable()
-        if self._state is None:
+        if state is None:
             return self._static_start
-        return max(self._state.load(tail.LOG_START), self._segments.first.base_offset)
+        return max(state.load(tail.LOG_START), segments.first.base_offset)
 
     @property
     def log_end_offset(self) -> int:
