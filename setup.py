@@ -16,6 +16,7 @@ DIRECTIVES = {
     "binding": True,
     "embedsignature": True,
     "autotestdict": False,
+    "auto_pickle": False,
     "boundscheck": False,  # bounds are checked by one cursor type
     "wraparound": False,
     "cdivision": True,

@@ -12,6 +12,7 @@ import json
 import random
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Bench:
             "append, durable, one record a call": (lambda: durable.append(b"v" * 100, b"k" * 10), 1),
             "extend, 1,000 records": (lambda: many.extend(items), BATCH),
             "extend, 1,000 records, zstd": (lambda: zstd.extend(items), BATCH),
+            **self._new_operations(items),
             "append_batches, 1,000 records": (lambda: clients.append_batches(encoded), BATCH),
             "read to Records": (lambda: sum(1 for _ in full.read(0)), total),
             "read to columns": (lambda: len(full.columns()), total),
@@ -68,6 +70,33 @@ class Bench:
             "open for reading": (lambda: ec.open_partition(full.path, "r").close(), 1),
         }
 
+    def _new_operations(self, items: list[tuple[bytes, bytes]]) -> dict[str, tuple[Operation, int]]:
+        """Those that a version may lack."""
+        found: dict[str, tuple[Operation, int]] = {}
+        full: Any = self.full
+        if hasattr(full, "extend_columns"):
+            columns, target = Columns(items), self._new()
+            found["extend_columns, 1,000 records"] = (
+                lambda: target.extend_columns(columns.values, columns.keys),
+                BATCH,
+            )
+        if hasattr(full, "read_tuples"):
+            found["read to tuples"] = (lambda: sum(1 for _ in full.read_tuples(0)), self.total)
+        if hasattr(full, "read_lazy"):
+            found["read to lazy records"] = (lambda: sum(1 for _ in full.read_lazy(0)), self.total)
+        return found
+
+
+class Columns:
+    """Records as Arrow has them: data end to end, and offsets into it."""
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.keys, self.values = ((b"".join(part), _offsets(part)) for part in zip(*pairs, strict=True))
+
+
+def _offsets(parts: tuple[bytes, ...]) -> array[int]:
+    return array("q", itertools.accumulate(map(len, parts), initial=0))
+
 
 def client_batch(partition: ec.Partition) -> bytes:
     """A batch as a producer sends it: base offset 0, no leader epoch."""
@@ -77,10 +106,10 @@ def client_batch(partition: ec.Partition) -> bytes:
     return bytes(data)
 
 
-def measure() -> dict[str, float]:
+def measure(batches: int = BATCHES) -> dict[str, float]:
     """Seconds a record, for each operation."""
     with tempfile.TemporaryDirectory(prefix="eventcore-bench-") as folder:
-        operations = Bench(Path(folder)).operations()
+        operations = Bench(Path(folder), batches).operations()
         rounds = 5 if ec.build_info()["kernels"] == "native" else 1
         seconds = medians({name: call for name, (call, _) in operations.items()}, rounds, 0.02 if rounds > 1 else 0)
         return {name: seconds[name] / operations[name][1] for name in operations}
@@ -91,7 +120,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"), 2)
 
 
-@pytest.mark.parametrize("number", range(12))
+OPTIONAL = sum(hasattr(ec.Partition, name) for name in ("extend_columns", "read_tuples", "read_lazy"))
+
+
+@pytest.mark.parametrize("number", range(12 + OPTIONAL))
 def test_operation(bench: Bench, number: int, benchmark: Any) -> None:
     title, (call, count) = list(bench.operations().items())[number]
     benchmark.group = title
@@ -104,4 +136,4 @@ def test_operation(bench: Bench, number: int, benchmark: Any) -> None:
 
 
 if __name__ == "__main__":
-    json.dump(measure(), sys.stdout)
+    json.dump(measure(*map(int, sys.argv[1:])), sys.stdout)

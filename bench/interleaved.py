@@ -16,32 +16,33 @@ Contestants = Mapping[str, Callable[[], object]]
 
 def medians(contestants: Contestants, rounds: int = 9, least_s: float = 0.01) -> dict[str, float]:
     """Seconds a call of each; a round repeats a fast call until it takes `least_s`."""
-    repeats = {name: _repeats(call, least_s) for name, call in contestants.items()}
+    often = {name: repeats(call, least_s) for name, call in contestants.items()}
     times: dict[str, list[float]] = {name: [] for name in contestants}
     was_on = gc.isenabled()
     gc.disable()
     try:
         for _ in range(rounds):
             for name, call in contestants.items():
-                times[name].append(_time(call, repeats[name]) / repeats[name])
+                times[name].append(_time(call, often[name]) / often[name])
     finally:
         if was_on:
             gc.enable()
     return {name: median(found) for name, found in times.items()}
 
 
-def _time(call: Callable[[], object], repeats: int) -> float:
+def _time(call: Callable[[], object], often: int) -> float:
     start = perf_counter()
-    for _ in range(repeats):
+    for _ in range(often):
         call()
     return perf_counter() - start
 
 
-def _repeats(call: Callable[[], object], least_s: float) -> int:
-    repeats = 1
-    while _time(call, repeats) < least_s:
-        repeats *= 2
-    return repeats
+def repeats(call: Callable[[], object], least_s: float) -> int:
+    """How often to call for one measurement of at least `least_s` seconds."""
+    often = 1
+    while _time(call, often) < least_s:
+        often *= 2
+    return often
 
 
 def report(title: str, contestants: Contestants, count: int, goals: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import eventcore
@@ -43,6 +44,8 @@ def definition(thing: object) -> Function | ast.ClassDef:
     """The source of a public function or class."""
     module = inspect.getmodule(thing)
     assert module is not None, thing
+    if module.__name__.startswith("eventcore._native."):  # compiled: its twin is how it looks
+        module = import_module(module.__name__.replace("_native", "_pure"))
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, Function | ast.ClassDef) and node.name == getattr(thing, "__name__", None):
             return node
@@ -91,9 +94,9 @@ def decorators(node: Function | ast.ClassDef) -> set[str]:
     return {ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list}
 
 
-def methods(node: ast.ClassDef) -> Iterator[str]:
-    """The public methods of a class, and the special ones that a user meets."""
-    owner = node.name[0].lower() + node.name[1:]
+def methods(node: ast.ClassDef, name: str) -> Iterator[str]:
+    """The public methods that a class body gives the class `name`, and the special ones that a user meets."""
+    owner = name[0].lower() + name[1:]
     for method in node.body:
         if not isinstance(method, Function) or {"overload", f"{method.name}.setter"} & decorators(method):
             continue
@@ -101,9 +104,7 @@ def methods(node: ast.ClassDef) -> Iterator[str]:
         if method.name in PROTOCOLS:
             yield f"#### `{PROTOCOLS[method.name].format(owner)}`\n\n{about}".rstrip() + "\n"
         elif not method.name.startswith("_"):
-            yield (
-                f"#### {node.name}.{method.name}\n\n{shown_method(method, owner, node.name)}\n\n{about}".rstrip() + "\n"
-            )
+            yield (f"#### {name}.{method.name}\n\n{shown_method(method, owner, name)}\n\n{about}".rstrip() + "\n")
 
 
 def shown_method(method: Function, owner: str, class_name: str) -> str:
@@ -115,6 +116,15 @@ def shown_method(method: Function, owner: str, class_name: str) -> str:
         ("await " if isinstance(method, ast.AsyncFunctionDef) else "")
         + signature(method, name, "staticmethod" not in kinds)
     )
+
+
+def private_bases(thing: type) -> Iterator[ast.ClassDef]:
+    """The bases that no page of their own tells about."""
+    for base in thing.__mro__[1:]:
+        if base.__module__.startswith("eventcore.") and base.__name__ not in eventcore.__all__:
+            node = definition(base)
+            assert isinstance(node, ast.ClassDef)
+            yield node
 
 
 def fields(node: ast.ClassDef) -> Iterator[str]:
@@ -137,13 +147,16 @@ def code(text: str) -> str:
 
 def entry(name: str) -> str:
     """One public name."""
-    node = definition(getattr(eventcore, name))
+    thing = getattr(eventcore, name)
+    node = definition(thing)
     about = ast.get_docstring(node) or ""
     if isinstance(node, Function):
         return f"### {name}\n\n{code(signature(node, f'ec.{name}'))}\n\n{about}\n"
     bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases if ast.unparse(base) != "NamedTuple")
     parts = [f"### {name}\n", f"A kind of {bases}.\n" if bases else "", f"{about}\n" if about else ""]
-    parts += ["\n".join(fields(node)) + "\n" if list(fields(node)) else "", *methods(node)]
+    parts += ["\n".join(fields(node)) + "\n" if list(fields(node)) else "", *methods(node, name)]
+    for base in private_bases(thing):
+        parts += methods(base, name)
     return "\n".join(part for part in parts if part)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-JUDGES = ("interop", "mounts", "realdata", "slow")
+JUDGES = ("interop", "mounts", "realdata", "s3", "slow")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +28,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"realdata: no input files at {folder}; set EVENTCORE_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A temporary folder in memory, if the machine has such: for what syncs thousands of times, and need not wait."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="eventcore-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def judges_required() -> bool:

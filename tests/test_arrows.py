@@ -22,22 +22,37 @@ PUBLIC = "public"
 LEAVES = "errors types config clock"
 FEATURES = "groups transactions tables snapshot replication"
 LOG_ORDER = """
+    query
     partition
+    reads
+    ranges
     shared_log repair
     partition_log
-    compaction retention
-    columns fetched tailing verify flusher ingest recovery cleaner
+    compaction sequenced
+    freezing
+    log_start
+    unattended
+    opening watermarks
+    retention
+    column_reader fetched tailing verify flusher ingest recovery cleaner
+    latest
+    clean_offset cleaned_segment good_runs
     validator writer
+    column_input
     checkpoints epoch_check
     swaps
     producer_store
+    point_reads
     reader
     batches
     local
+    pending_deletes
     segments scan
     segment
-    quarantine folder_lock group_commit subscribers sealed
-    producers epochs
+    quarantine folder_lock append_lock group_commit subscribers sealed
+    columns
+    arrow_arrays
+    producers epochs verified cleaned_transactions overlay_disk
 """.strip().splitlines()
 """Inside log/ a module may import those of lower lines; those of one line do not know each other."""
 
@@ -59,7 +74,8 @@ def log_rows() -> dict[str, Row]:
             rows[f"log.{name}"] = Row(" ".join([*below, ground]), "numpy")
         below += [f"log.{name}" for name in line.split()]
     rows["log"] = Row(ground)
-    rows["log.columns"] = rows["log.columns"]._replace(packages="numpy nanoarrow")
+    rows["log.arrow_arrays"] = rows["log.arrow_arrays"]._replace(packages="numpy nanoarrow")
+    rows["log.column_input"] = rows["log.column_input"]._replace(packages="numpy nanoarrow")
     return rows
 
 
@@ -71,6 +87,12 @@ ROWS = {
     **{
         name: Row(f"{name} store log files format _kernels disk metrics {LEAVES}", "numpy") for name in FEATURES.split()
     },
+    "snapshot.object_place": Row(f"snapshot.object_lease snapshot.object_client snapshot.place {LEAVES}"),
+    "snapshot.object_lease": Row(f"snapshot.object_client snapshot.place {LEAVES}"),
+    "snapshot.object_client": Row(f"snapshot.object_errors {LEAVES}", "obstore"),
+    "snapshot.object_errors": Row(LEAVES),
+    "snapshot.folder_place": Row(f"snapshot.place files disk {LEAVES}"),
+    "snapshot.place": Row(LEAVES),
     "store": Row(f"store log files format _kernels disk metrics {LEAVES}"),
     **log_rows(),
     "files": Row(f"files format _kernels disk {LEAVES}"),
@@ -79,9 +101,11 @@ ROWS = {
     "format": Row(f"format _kernels {LEAVES}"),
     "format.compression": Row(f"format _kernels {LEAVES}", "zstandard cramjam"),
     "_kernels": Row("_native _pure errors"),
-    "_native": Row("_native errors types", "libc cpython"),
+    "_native": Row("_native errors types", "libc cpython cython"),
     "_pure": Row("_pure errors types"),
-    "disk": Row("file_lock _kernels errors types"),
+    "disk": Row("disk_errors disk_locks file_lock _kernels errors types"),
+    "disk_locks": Row("disk_errors file_lock errors types"),
+    "disk_errors": Row("errors types"),
     "file_lock": Row(""),
     "metrics": Row("errors types"),
     "config": Row("errors types"),

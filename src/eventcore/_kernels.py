@@ -13,22 +13,62 @@ from typing import TYPE_CHECKING
 
 from eventcore.errors import UsageError
 
+__all__ = [
+    "KERNELS",
+    "append",
+    "arrow",
+    "batch",
+    "clean",
+    "crc32c",
+    "decode",
+    "encode",
+    "follow",
+    "gather",
+    "guard",
+    "index",
+    "marks",
+    "murmur2",
+    "offset_map",
+    "points",
+    "producers",
+    "rows",
+    "source",
+    "tail",
+    "transfer",
+]
+
 KERNELS = os.environ.get("EVENTCORE_KERNELS", "native")
 
 if TYPE_CHECKING:
-    from eventcore._pure import batch, crc32c, decode, encode, guard, index, tail
+    from eventcore._pure import (
+        append,
+        arrow,
+        batch,
+        clean,
+        crc32c,
+        decode,
+        encode,
+        follow,
+        gather,
+        guard,
+        index,
+        marks,
+        murmur2,
+        offset_map,
+        points,
+        producers,
+        rows,
+        source,
+        tail,
+        transfer,
+    )
 else:
     if KERNELS not in ("native", "pure"):
         raise UsageError(f"EVENTCORE_KERNELS is {KERNELS!r}", hint="set it to 'native' or 'pure', or leave it unset")
     try:
-        batch, crc32c, decode, encode, guard, index, tail = (
-            import_module(f"eventcore._{KERNELS}.{name}")
-            for name in ("batch", "crc32c", "decode", "encode", "guard", "index", "tail")
-        )
+        globals().update({name: import_module(f"eventcore._{KERNELS}.{name}") for name in __all__[1:]})
     except ImportError as error:
         raise ImportError(
             f"eventcore's {KERNELS} kernels cannot be loaded ({error}); build them with `pip install .` and a C "
             "compiler, or set EVENTCORE_KERNELS=pure to run the much slower pure-Python twins"
         ) from error
-
-__all__ = ["KERNELS", "batch", "crc32c", "decode", "encode", "guard", "index", "tail"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from eventcore.errors import InvalidConfig
 
@@ -39,8 +39,51 @@ def _choice(default: str, *allowed: str) -> str:
     return field(default=default, metadata={"type": str, "allowed": allowed})
 
 
+C = TypeVar("C", bound="Config")
+
+
 @dataclass(frozen=True)
-class LogConfig:
+class Config:
+    """Values that are checked when they are set, and known by Kafka's names."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check(item.name, getattr(self, item.name), item.metadata)
+
+    @classmethod
+    def of(cls: type[C], config: C | Mapping[str, Any] | None) -> C:
+        """The configuration a caller means: one of these, a dict of Kafka's names, or None for the defaults.
+
+        Raises InvalidConfig for an unknown name or a value out of range, naming what is allowed.
+        """
+        return config if isinstance(config, cls) else cls().with_values(cast("Mapping[str, Any]", config or {}))
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Kafka's names of all values."""
+        return [kafka_name(item.name) for item in fields(cls)]
+
+    def with_values(self: C, values: Mapping[str, Any]) -> C:
+        """A copy with some values replaced, given under Kafka's names."""
+        names = {kafka_name(item.name): item for item in fields(self)}
+        changes = {}
+        for name, value in values.items():
+            if name not in names:
+                close = difflib.get_close_matches(str(name), names, 3)
+                raise InvalidConfig(
+                    f"there is no configuration {name!r}",
+                    hint=f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(names)}",
+                )
+            changes[names[name].name] = _parse(name, value, names[name].metadata["type"])
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values under Kafka's names."""
+        return {kafka_name(name): value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class LogConfig(Config):
     """How one partition's log behaves. Sizes in bytes, times in ms; -1 means "no limit" where Kafka says so."""
 
     cleanup_policy: str = _choice("delete", *CLEANUP_POLICIES)
@@ -69,36 +112,6 @@ class LogConfig:
     segment_jitter_ms: int = _int(0, 0, INT64_MAX)
     segment_ms: int = _int(7 * _DAY_MS, 1, INT64_MAX)
 
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            _check(item.name, getattr(self, item.name), item.metadata)
-
-    @classmethod
-    def of(cls, config: LogConfig | Mapping[str, Any] | None) -> LogConfig:
-        """The configuration a caller means: a LogConfig, a dict of Kafka's names, or None for the defaults.
-
-        Raises InvalidConfig for an unknown name or a value out of range, naming what is allowed.
-        """
-        return config if isinstance(config, LogConfig) else cls().with_values(config or {})
-
-    def with_values(self, values: Mapping[str, Any]) -> LogConfig:
-        """A copy with some values replaced, given under Kafka's names."""
-        names = {kafka_name(item.name): item for item in fields(self)}
-        changes = {}
-        for name, value in values.items():
-            if name not in names:
-                close = difflib.get_close_matches(str(name), names, 3)
-                raise InvalidConfig(
-                    f"there is no configuration {name!r}",
-                    hint=f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(names)}",
-                )
-            changes[names[name].name] = _parse(name, value, names[name].metadata["type"])
-        return replace(self, **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """All values under Kafka's names."""
-        return {kafka_name(name): value for name, value in asdict(self).items()}
-
     @property
     def log_append_time(self) -> bool:
         """Whether records get the time of their append instead of their own."""
@@ -114,6 +127,40 @@ class LogConfig:
     def compacted(self) -> bool:
         """Whether every record needs a key."""
         return "compact" in self.cleanup_policy
+
+
+@dataclass(frozen=True)
+class StoreConfig(Config):
+    """How a store takes care of its partitions: a broker's names, and where Kafka has none, `store.*`."""
+
+    store_housekeeping_enable: bool = _bool(True)
+    """Whether a thread does it; `Store.housekeep` works without, too."""
+    store_open_partitions: int = _int(0, 0, 1_000_000)
+    """How many partitions may have their files open at a time; 0: what the process's limits allow, at most 128."""
+    store_idle_roll_ms: int = _int(600_000, 1, INT64_MAX)
+    """A compacted partition that nothing was appended to for so long begins a new segment: only closed ones are
+    compacted."""
+    transaction_partition_verification_enable: bool = _bool(True)
+    """Whether a client's batch may begin a transaction only in a partition that the coordinator was told of."""
+    store_transactions_survive: bool = _bool(False)
+    """Whether transactions stay open, until their timeout, when the store is closed or was killed. Those of programs
+    that use the store themselves cannot go on; those of a server's clients can."""
+    log_cleaner_backoff_ms: int = _int(15_000, 1, INT64_MAX)
+    log_cleaner_dedupe_buffer_size: int = _int(128 << 20, 1 << 16, INT64_MAX)
+    log_cleaner_enable: bool = _bool(True)
+    log_cleaner_io_max_bytes_per_second: int = _int(64 << 20, 1, INT64_MAX)
+    log_initial_task_delay_ms: int = _int(30_000, 0, INT64_MAX)
+    log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX)
+
+
+def split_config(config: LogConfig | Mapping[str, Any] | None) -> tuple[StoreConfig, LogConfig]:
+    """What is the store's and what are its topics' defaults. Raises InvalidConfig for what is neither."""
+    if config is None or isinstance(config, LogConfig):
+        return StoreConfig(), LogConfig.of(config)
+    names = StoreConfig.names()
+    of_store = {name: value for name, value in config.items() if name in names}
+    of_topics = {name: value for name, value in config.items() if name not in names}
+    return StoreConfig.of(of_store), LogConfig.of(of_topics)
 
 
 def kafka_name(field_name: str) -> str:

@@ -14,60 +14,26 @@ import mmap
 import os
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from eventcore import _kernels as kernels
 from eventcore import file_lock
-from eventcore.errors import CorruptFile, DiskFull, LogLocked, MappingFault, NotALog, StorageError
+from eventcore.disk_errors import failed_sync, typed
+from eventcore.disk_locks import Locks
+from eventcore.errors import CorruptFile, NotALog, StorageError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_UNUSABLE = {
-    errno.ENOENT: "is missing",
-    errno.ENOTDIR: "is not a folder",
-    errno.EEXIST: "exists and is something else",
-    errno.EACCES: "may not be accessed",
-    errno.EPERM: "may not be accessed",
-    errno.EROFS: "is on a read-only file system",
-    errno.ELOOP: "is a symbolic link",
-    errno.EISDIR: "is a folder",
-    errno.ENAMETOOLONG: "has too long a name",
-}
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
-_OWNER_SIZE_MAX = 200
-_LOCK_PAUSES_S = (0.001, 0.005, 0.02)
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+_ALIGNMENT, _STEP = 4096, 4 << 20
+_WRITE_MAX = 1 << 17
+"""Of one call, as `cp` does it: one of 8 MiB makes the system look for large pages."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_ALIGNMENT = 4096
 
 
-@contextmanager
-def _typed(path: Path | str, action: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EFAULT:  # a page of a map
-            raise MappingFault(f"cannot {action}: a page cannot be had", path=path) from error
-        if error.errno in _FULL:
-            raise DiskFull(f"no space left to {action}", path=path) from error
-        if error.errno in _UNUSABLE:
-            raise NotALog(
-                f"cannot {action}: it {_UNUSABLE[error.errno]}", path=path, hint="check the path and its permissions"
-            ) from error
-        raise StorageError(f"cannot {action}: {error.strerror or error}", path=path) from error
-
-
-@contextmanager
-def _failed_sync() -> Iterator[None]:
-    try:
-        yield
-    except DiskFull as error:
-        raise StorageError(error.message, path=error.path) from error.__cause__
-
-
-class Disk:
+class Disk(Locks):
     """Direct system calls with typed errors. Stateless but for the paths of open descriptors, kept for messages."""
 
     def __init__(self) -> None:
@@ -81,7 +47,7 @@ class Disk:
         """Open a regular file; with `create` make it (mode 0600) if it is missing."""
         flags = os.O_RDWR if write else os.O_RDONLY
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
-        with _typed(path, "open the file"):
+        with typed(path, "open the file"):
             fd = os.open(path, flags, 0o600)  # O_NONBLOCK: a pipe in the file's place must not make us wait
         self._paths[fd] = path
         try:
@@ -95,7 +61,7 @@ class Disk:
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         file_lock.forget(fd)
-        with _typed(self._paths.pop(fd, Path(f"<fd {fd}>")), "close the file"):
+        with typed(self._paths.pop(fd, Path(f"<fd {fd}>")), "close the file"):
             os.close(fd)
 
     def size(self, fd: int) -> int:
@@ -103,7 +69,7 @@ class Disk:
         return self._status(fd).st_size
 
     def _status(self, fd: int) -> os.stat_result:
-        with _typed(self._path(fd), "look at the file"):
+        with typed(self._path(fd), "look at the file"):
             return os.fstat(fd)
 
     def exists(self, path: Path) -> bool:
@@ -116,7 +82,7 @@ class Disk:
         return mode is not None and stat.S_ISDIR(mode)
 
     def _mode(self, path: Path, look: Callable[[Path], os.stat_result]) -> int | None:
-        with _typed(path, "look at it"):
+        with typed(path, "look at it"):
             try:
                 return look(path).st_mode
             except OSError as error:
@@ -126,18 +92,100 @@ class Disk:
 
     def entries(self, folder: Path) -> set[str]:
         """Names of everything in a folder."""
-        with _typed(folder, "list the folder"):
+        with typed(folder, "list the folder"):
             return set(os.listdir(folder))
 
     def changed_ns(self, folder: Path) -> int:
         """When a name was last added to or removed from the folder; only good for "the same as before"."""
-        with _typed(folder, "look at the folder"):
+        with typed(folder, "look at the folder"):
             return os.stat(folder).st_mtime_ns
+
+    def list_folders(self, folder: Path) -> list[str]:
+        """Names of the folders in a folder, sorted; a symbolic link to one is none."""
+        with typed(folder, "list the folder"), os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def modified_ms(self, path: Path) -> int:
+        """When a file was last written, in ms since the epoch."""
+        with typed(path, "look at it"):
+            return os.stat(path, follow_symlinks=False).st_mtime_ns // 1_000_000
 
     def list(self, folder: Path) -> list[str]:
         """Names of the plain files in a folder, sorted."""
-        with _typed(folder, "list the folder"), os.scandir(folder) as entries:
+        with typed(folder, "list the folder"), os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+
+    def length(self, path: Path) -> int:
+        """How many bytes a file has."""
+        with typed(path, "look at the file"):
+            return os.lstat(path).st_size
+
+    def sizes(self, folder: Path) -> dict[str, int]:
+        """The plain files in a folder, and how many bytes each has."""
+        with typed(folder, "list the folder"), os.scandir(folder) as entries:
+            files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+            return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in files}
+
+    def link(self, path: Path, new: Path) -> bool:
+        """Give a file one more name, durable after `sync_dir`; False where the file system cannot."""
+        with typed(path, f"link it to {new.name}"):
+            try:
+                os.link(path, new, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return False
+                raise
+        return True
+
+    def links(self, path: Path) -> int:
+        """How many names a file has; 0 if there is none."""
+        with typed(path, "look at it"):
+            try:
+                return os.lstat(path).st_nlink
+            except FileNotFoundError:
+                return 0
+
+    def unshare(self, path: Path) -> None:
+        """Before a file is changed in place: what it is elsewhere (in a snapshot) stays as it is. Durable on return."""
+        if self.links(path) > 1:
+            temporary = path.with_name(path.name + ".tmp")
+            self.copy(path, temporary)
+            self.rename(temporary, path)
+            self.sync_dir(path.parent)
+
+    def copy(self, path: Path, new: Path) -> None:
+        """Make `new` a file of the same content; its bytes are durable on return, its name after `sync_dir`."""
+        source = self.open(path, write=False)
+        try:
+            target = self.open(new, write=True, create=True)
+            try:
+                size = self.size(source)
+                self.cut(target, 0)
+                for at in range(0, size, _STEP):
+                    self.pwrite_all(target, self.pread(source, min(_STEP, size - at), at), at)
+                self.sync(target)
+            finally:
+                self.close(target)
+        finally:
+            self.close(source)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder with everything in it; durable after `sync_dir` of the one around it."""
+        for name in self.list_folders(path):
+            self.remove_folder(path / name)
+        for name in self.entries(path):
+            self.unlink(path / name)
+        self.unlink_folder(path)
+
+    def unlink_folder(self, path: Path) -> None:
+        """Remove an empty folder; durable after `sync_dir` of the one around it."""
+        with typed(path, "remove the folder"):
+            os.rmdir(path)
+
+    def new_folder(self, path: Path) -> None:
+        """Create a folder (mode 0700) that must not exist; its name is durable after the `sync_dir` around it."""
+        with typed(path, "create the folder"):
+            os.mkdir(path, 0o700)
 
     def make_folder(self, path: Path) -> None:
         """Create a folder (mode 0700) unless it exists, and those above it; make their names durable."""
@@ -145,7 +193,7 @@ class Disk:
             return
         if path.parent != path:
             self.make_folder(path.parent)
-        with _typed(path, "create the folder"):
+        with typed(path, "create the folder"):
             try:
                 os.mkdir(path, 0o700)
             except FileExistsError:
@@ -156,7 +204,7 @@ class Disk:
     def data_end(self, fd: int, size: int) -> int:
         """Where the last written bytes of the file's first `size` end; holes and reserved blocks do not count."""
         end = 0
-        with _typed(self._path(fd), "look for the end of the data"):
+        with typed(self._path(fd), "look for the end of the data"):
             while end < size:
                 try:
                     end = os.lseek(fd, os.lseek(fd, end, os.SEEK_DATA), os.SEEK_HOLE)
@@ -168,7 +216,7 @@ class Disk:
 
     def reserve(self, fd: int, start: int, size: int) -> None:
         """Give `[start, start + size)` real blocks, keeping what is there. Raises DiskFull."""
-        with _typed(self._path(fd), "reserve space"):
+        with typed(self._path(fd), "reserve space"):
             try:
                 kernels.guard.allocate(fd, start, size)
                 return
@@ -182,7 +230,7 @@ class Disk:
 
         It tries with the first page of the file, which must not be empty.
         """
-        with _typed(self._path(fd), "reserve space"):
+        with typed(self._path(fd), "reserve space"):
             try:
                 kernels.guard.allocate(fd, 0, min(_ALIGNMENT, os.fstat(fd).st_size))
             except OSError as error:
@@ -199,17 +247,17 @@ class Disk:
 
     def grow(self, fd: int, size: int) -> None:
         """Make the file longer without giving it blocks: room to map, to be reserved before it is used."""
-        with _typed(self._path(fd), "extend the file"):
+        with typed(self._path(fd), "extend the file"):
             os.ftruncate(fd, size)
 
     def cut(self, fd: int, size: int) -> None:
         """Make the file shorter. Only for bytes that no reader was ever shown."""
-        with _typed(self._path(fd), "cut the file"):
+        with typed(self._path(fd), "cut the file"):
             os.ftruncate(fd, size)
 
     def map(self, fd: int, size: int, *, write: bool, private: bool = False) -> kernels.guard.Mapping:
         """Map the first `size` bytes, shared with every process; if `private`, stores stay in memory of our own."""
-        with _typed(self._path(fd), "map the file"):
+        with typed(self._path(fd), "map the file"):
             try:
                 return kernels.guard.Mapping(fd, size, write, private)
             except ValueError as error:  # the file has become shorter than `size`
@@ -220,20 +268,20 @@ class Disk:
 
         Raises MappingFault where the device fails: here that is an error, in the store it would be a signal.
         """
-        with _typed(self._path(fd), "populate the map"):
+        with typed(self._path(fd), "populate the map"):
             mapping.populate(start, end)
 
     def pread(self, fd: int, size: int, at: int) -> bytes:
         """Up to `size` bytes from position `at`."""
-        with _typed(self._path(fd), "read the file"):
+        with typed(self._path(fd), "read the file"):
             return os.pread(fd, size, at)
 
     def pwrite_all(self, fd: int, data: bytes | memoryview, at: int) -> None:
         """Write all of `data` at position `at`; a short write is continued."""
         view = memoryview(data)
-        with _typed(self._path(fd), "write the file"):
+        with typed(self._path(fd), "write the file"):
             while view:
-                written = os.pwrite(fd, view, at)
+                written = os.pwrite(fd, view[:_WRITE_MAX], at)
                 if written == 0:
                     raise StorageError("the file takes no more bytes", path=self._path(fd), position=at)
                 view, at = view[written:], at + written
@@ -243,30 +291,37 @@ class Disk:
 
         A failure is no DiskFull, even for want of space: what was to be synced is lost, and a second try would lie.
         """
-        with _failed_sync(), _typed(self._path(fd), "sync the file"):
+        with failed_sync(), typed(self._path(fd), "sync the file"):
             if sys.platform == "darwin":
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             else:
                 os.fdatasync(fd)
 
+    def sync_away(self, fd: int) -> None:
+        """`sync`, and leave the memory that the content takes to others: it is not read soon."""
+        self.sync(fd)
+        if hasattr(os, "posix_fadvise"):
+            with typed(self._path(fd), "give its memory back"):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def sync_dir(self, folder: Path) -> None:
         """On return the names in the folder survive a power cut."""
-        with _typed(folder, "sync the folder"):
+        with typed(folder, "sync the folder"):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                with _failed_sync(), _typed(folder, "sync the folder"):
+                with failed_sync(), typed(folder, "sync the folder"):
                     os.fsync(fd)
             finally:
                 os.close(fd)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Rename, replacing `new`; durable after `sync_dir`."""
-        with _typed(old, f"rename it to {new.name}"):
+        """Rename a file, replacing `new`, or a folder; durable after `sync_dir`."""
+        with typed(old, f"rename it to {new.name}"):
             os.replace(old, new)
 
     def unlink(self, path: Path) -> None:
         """Remove a file; durable after `sync_dir`."""
-        with _typed(path, "remove the file"):
+        with typed(path, "remove the file"):
             os.unlink(path)
 
     def read_file(self, path: Path, limit: int) -> bytes:
@@ -301,74 +356,9 @@ class Disk:
         finally:
             self.close(fd)
 
-    def lock(self, path: Path, owner: str) -> int:
-        """Take the writer lock of a folder until `unlock`; `owner` is for others' error messages.
-
-        It is an flock, and where the system has them a lock of the open file description, too: the latter is what a
-        Java process (a Kafka broker) sees and respects. A POSIX lock would be lost with any other descriptor of the
-        file. Raises LogLocked.
-        """
-        fd = self.open(path, write=True, create=True)
-        try:
-            self._lock_exclusively(fd, path)
-            with suppress(DiskFull):  # a lock without a name on it is a lock, too
-                self.cut(fd, 0)
-                self.pwrite_all(fd, owner.encode()[:_OWNER_SIZE_MAX], 0)
-        except BaseException:
-            self.close(fd)
-            raise
-        file_lock.hold(fd)
-        return fd
-
-    def lock_shared(self, path: Path) -> int:
-        """Share the lock of a Kafka log directory with other writers of its partitions, against a broker.
-
-        Returns a descriptor for `unlock`. Raises LogLocked if a broker holds it.
-        """
-        fd = self.open(path, write=False)
-        with _typed(path, "lock the file"):
-            if file_lock.take_description(fd, file_lock.SHARED):
-                file_lock.hold(fd)
-                return fd
-            holder = file_lock.holder(fd)
-        self.close(fd)
-        raise LogLocked(f"the log directory is locked by {holder}", path=path.parent)
-
-    def unlock(self, fd: int) -> None:
-        """Give a lock back, whoever else (a forked child) still has the descriptor."""
-        try:
-            with _typed(self._path(fd), "unlock the file"):
-                file_lock.release(fd)
-        finally:
-            self.close(fd)
-
-    def _lock_exclusively(self, fd: int, path: Path) -> None:
-        """`locked` in another process holds a shared lock for a moment, so one refusal is not the answer yet."""
-        for pause in _LOCK_PAUSES_S:
-            if self._flock(fd, file_lock.EXCLUSIVE):
-                break
-            time.sleep(pause)
-        if not (self._flock(fd, file_lock.EXCLUSIVE) and file_lock.take_description(fd, file_lock.EXCLUSIVE)):
-            holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
-            raise LogLocked(f"the folder is being written by {holder}", path=path.parent)
-
-    def _flock(self, fd: int, kind: int) -> bool:
-        with _typed(self._path(fd), "lock the file"):
-            return file_lock.take_flock(fd, kind)
-
-    def locked(self, path: Path) -> bool:
-        """Whether a writer holds the lock now."""
-        if not self.exists(path):
-            return False
-        fd = self.open(path, write=False)
-        try:
-            return not self._flock(fd, file_lock.SHARED)
-        finally:
-            self.close(fd)
-
     def free(self, fd: int) -> tuple[int, int]:
         """Bytes that may still be used on the file's file system, and bytes it has in all."""
-        with _typed(self._path(fd), "look at the file system"):
+        with typed(self._path(fd), "look at the file system"):
             found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
@@ -384,7 +374,7 @@ class Disk:
         is dropped as far as it can be, and read.
         """
         path = self._path(fd)
-        with _typed(path, "read the file past the cache"):
+        with typed(path, "read the file past the cache"):
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(fd, at, size, os.POSIX_FADV_DONTNEED)
             try:

@@ -40,6 +40,18 @@ class InvalidConfig(UsageError):
     """A configuration name or value that is unknown or out of range; names what is allowed."""
 
 
+class UnknownTopic(UsageError, LookupError):
+    """The store has no topic, or no partition, of that name."""
+
+    hint = "`store.topics` lists what there is"
+
+
+class TopicExists(UsageError):
+    """There is a topic of that name already, or one that Kafka would not keep apart from it."""
+
+    hint = "choose another name, or use exist_ok=True for one that is the same"
+
+
 class InvalidRecord(UsageError):
     """A batch or record that Kafka's LogValidator would refuse; nothing of the batch was appended."""
 
@@ -92,6 +104,22 @@ class CoordinatorFenced(Fenced):
     """A transaction marker of an older coordinator epoch (Kafka: TRANSACTION_COORDINATOR_FENCED)."""
 
 
+class UnknownMember(Fenced):
+    """A consumer that its group does not know any more, or a commit from outside while the group has members (Kafka:
+    UNKNOWN_MEMBER_ID); nothing was committed.
+    """
+
+    hint = "its session timeout is over: `poll` joins again, and begins at what is committed"
+
+
+class IllegalGeneration(Fenced):
+    """A commit for a partition that another member of the group has by now (Kafka: ILLEGAL_GENERATION); nothing was
+    committed.
+    """
+
+    hint = "go on with `poll`"
+
+
 class FencedLeaderEpoch(Fenced):
     """A leader epoch below the one known (Kafka: FENCED_LEADER_EPOCH)."""
 
@@ -102,6 +130,18 @@ class OutOfOrderSequence(EventCoreError):
 
 class InvalidTxnState(EventCoreError):
     """A batch or marker that does not fit the producer's open transaction (Kafka: INVALID_TXN_STATE)."""
+
+
+class GroupNotEmpty(UsageError):
+    """The group has members, which would not know that its offsets were changed (Kafka: NON_EMPTY_GROUP)."""
+
+    hint = "close its consumers first"
+
+
+class UnknownGroup(UsageError, LookupError):
+    """Nothing was ever committed for this group, and nobody is in it (Kafka: GROUP_ID_NOT_FOUND)."""
+
+    hint = "`store.groups.list()` lists what there is"
 
 
 class StorageError(EventCoreError):
@@ -186,3 +226,30 @@ class LogLocked(StorageError):
 
 class NotALog(StorageError):
     """The folder is missing, is no partition folder, or cannot be used as one."""
+
+
+class NoSnapshot(StorageError):
+    """There is no such snapshot, or none at all, at this place."""
+
+    hint = "`eventcore snapshots list` shows what there is"
+
+
+class SnapshotDamaged(StorageError):
+    """A snapshot that fails its checks: a part is missing, has another size or CRC, or its manifest cannot be."""
+
+    hint = "restore an earlier one; `eventcore snapshots verify` tells which are whole"
+
+
+class RemoteError(StorageError):
+    """An object store could not be reached, or refused the call; `retriable` tells whether a retry may help."""
+
+    def __init__(self, message: str = "", *, path: str | None = None, retriable: bool, hint: str | None = None) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.retriable = retriable
+
+
+class MissingObject(RemoteError):
+    """There is no object of that name."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("there is no such object", path=path, retriable=False)

@@ -35,6 +35,17 @@ def take_flock(fd: int, kind: int) -> bool:
     return True
 
 
+def wait_for_flock(fd: int) -> None:
+    """Take an flock that excludes all others, once they have given theirs back."""
+    hold(fd)
+    fcntl.flock(fd, EXCLUSIVE)
+
+
+def give_flock(fd: int) -> None:
+    """Give an flock back."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def take_description(fd: int, kind: int) -> bool:
     """Take a lock of the open file description; False if somebody has one that excludes it."""
     if _OFD_SETLK is not None:

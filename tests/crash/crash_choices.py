@@ -11,6 +11,7 @@ strong model, prefixes, is a part of it and always among what is sampled.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,13 +20,12 @@ from math import prod
 from typing import NamedTuple, TypeVar
 
 from tests.crash.crash_recording import (
-    FOLDER,
     Boundary,
     FrozenFile,
     FrozenFolder,
     apply_change,
 )
-from tests.crash.memory_disk import PAGE, Image
+from tests.crash.memory_disk import PAGE, Image, LinkedBytes
 
 SECTOR = 512
 WORD = 8
@@ -411,10 +411,18 @@ class BoundaryChoices:
         contents = dict(self._durable)
         for file, choice in zip(self.files, files, strict=True):
             contents[file.file.number] = file.content(choice)
-        names = {f.folder.path: f.names(happened) for f, happened in zip(self.folders, folders, strict=True)}
+        names = {f.folder.number: f.names(happened) for f, happened in zip(self.folders, folders, strict=True)}
         if self._moves:
             self._keep_moved(folders, names)
-        return {path: _files(found, contents) for path, found in names.items() if _is_there(path, names)}
+        counts = Counter(number for found in names.values() for number in found.values())
+        for number, count in counts.items():
+            if count > 1 and number in contents:
+                contents[number] = LinkedBytes(contents[number])
+        image: Image = {}
+        for root in self.boundary.folders:
+            if root.is_root:
+                _place(root.number, root.path, names, contents, image)
+        return image
 
     @cached_property
     def _moves(self) -> set[int]:
@@ -422,7 +430,7 @@ class BoundaryChoices:
         changes = (change for folder in self.boundary.folders for change in folder.changes)
         return {change.move for change in changes if change.move and change.old is None}
 
-    def _keep_moved(self, folders: tuple[Happened, ...], names: dict[str, dict[str, int]]) -> None:
+    def _keep_moved(self, folders: tuple[Happened, ...], names: dict[int, dict[str, int]]) -> None:
         """A file that did not get its new name still has its old one."""
         chosen = list(zip(self.boundary.folders, folders, strict=True))
         arrived = {folder.changes[index].move for folder, happened in chosen for index in happened
@@ -430,7 +438,7 @@ class BoundaryChoices:
         for folder, happened in chosen:
             for change in (folder.changes[index] for index in happened):
                 if change.old is not None and change.move in self._moves - arrived:
-                    names[folder.path].setdefault(change.old, change.number)
+                    names[folder.number].setdefault(change.old, change.number)
 
     def name_of(self, number: int) -> str:
         """A name that the file has or had."""
@@ -444,11 +452,9 @@ class BoundaryChoices:
         return f"file {number}"
 
 
-def _files(names: dict[str, int], contents: dict[int, bytes]) -> dict[str, bytes]:
-    return {name: contents[number] for name, number in names.items() if number != FOLDER}
-
-
-def _is_there(path: str, names: dict[str, dict[str, int]]) -> bool:
-    """Whether the folder's own name, and those above it, came to the disk."""
-    parent, _, name = path.rpartition("/")
-    return parent not in names or (name in names[parent] and _is_there(parent, names))
+def _place(number: int, path: str, names: dict[int, dict[str, int]], contents: dict[int, bytes], image: Image) -> None:
+    """A folder of that name, with what has a name in it."""
+    image[path] = {name: contents[found] for name, found in names[number].items() if found not in names}
+    for name, found in names[number].items():
+        if found in names:
+            _place(found, f"{path}/{name}", names, contents, image)

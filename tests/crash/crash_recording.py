@@ -18,9 +18,6 @@ from typing import Any, NamedTuple
 
 from tests.crash.memory_disk import PAGE, Image, Inode, MemoryDisk, copy_of, mask_state
 
-FOLDER = 0
-"""In place of a file's number: the name is a folder's."""
-
 Site = tuple[str, str]
 """Who asked for a sync: its kind, and `module.function:line`."""
 BY_TEST: Site = ("", "a test")
@@ -67,9 +64,13 @@ class NameChange(NamedTuple):
 
 
 class FrozenFolder(NamedTuple):
-    """The durable names of a folder, and the changes since its last sync."""
+    """The durable names of a folder, and the changes since its last sync. A folder's number is negative."""
 
+    number: int
     path: str
+    """What it is called now, or was when it was removed."""
+    is_root: bool
+    """Whether no crash takes it away."""
     names: tuple[tuple[str, int], ...]
     changes: tuple[NameChange, ...]
 
@@ -154,13 +155,16 @@ class _File:
 class _Folder:
     """The history of one folder's names since its last sync."""
 
+    number: int
+    path: str
+    is_root: bool = False
     names: dict[str, int] = field(default_factory=dict)
     changes: list[NameChange] = field(default_factory=list)
     durable: tuple[tuple[str, int], ...] = ()
 
     def copy(self) -> _Folder:
         """The same, for another disk."""
-        return _Folder({**self.names}, [*self.changes], self.durable)
+        return replace(self, names={**self.names}, changes=[*self.changes])
 
     def sync(self) -> None:
         """The names it has now are durable."""
@@ -202,15 +206,28 @@ class RecordingDisk(MemoryDisk):
         self._dropped = dropped
         self._moment = 0
         self._files: dict[int, _File] = {}
+        self._folders_ever: list[_Folder] = []
         self._names_of: dict[str, _Folder] = {}
+        for folder in self.folders:
+            self._add_folder(folder, is_root=folder.rpartition("/")[0] not in self.folders)
         for folder, files in self.folders.items():
             numbers = {name: inode.number for name, inode in files.items()}
-            numbers |= {path.rpartition("/")[2]: FOLDER for path in self.folders if path.rpartition("/")[0] == folder}
-            self._names_of[folder] = _Folder(numbers, [], tuple(numbers.items()))
+            numbers |= {
+                path.rpartition("/")[2]: self._names_of[path].number
+                for path in self.folders
+                if path.rpartition("/")[0] == folder
+            }
+            self._names_of[folder].names = numbers
+            self._names_of[folder].durable = tuple(numbers.items())
             for name, inode in files.items():
                 content = inode.content()
                 file = self._files[inode.number] = _File(inode, name, content, content, [(0, inode.size)])
                 file.give_blocks(0, len(content.rstrip(b"\0")))
+
+    def _add_folder(self, path: str, *, is_root: bool = False) -> _Folder:
+        folder = self._names_of[path] = _Folder(-1 - len(self._folders_ever), path, is_root)
+        self._folders_ever.append(folder)
+        return folder
 
     # -- calls of the engine -----------------------------------------------------------------------------------
 
@@ -227,7 +244,8 @@ class RecordingDisk(MemoryDisk):
     def _mark(self, operation: str) -> None:
         self._observe()
         folders = tuple(
-            FrozenFolder(path, folder.durable, tuple(folder.changes)) for path, folder in self._names_of.items()
+            FrozenFolder(folder.number, folder.path, folder.is_root, folder.durable, tuple(folder.changes))
+            for folder in self._folders_ever
         )
         files = tuple(file.freeze() for file in self._files.values())
         number = len(self.boundaries)
@@ -241,7 +259,8 @@ class RecordingDisk(MemoryDisk):
         other._next, other._moment, other.spared = self._next, self._moment, dict.fromkeys(self.spared, 0)
         copies = {inode.number: copy_of(inode) for inode in (file.inode for file in self._files.values())}
         other._files = {number: file.on(copies[number]) for number, file in self._files.items()}
-        other._names_of = {path: folder.copy() for path, folder in self._names_of.items()}
+        other._folders_ever = [folder.copy() for folder in self._folders_ever]
+        other._names_of = {path: other._folders_ever[-1 - folder.number] for path, folder in self._names_of.items()}
         for path, files in self.folders.items():
             other.folders[path] = {name: copies[inode.number] for name, inode in files.items()}
         return other
@@ -274,22 +293,50 @@ class RecordingDisk(MemoryDisk):
 
     def make_folder(self, path: Path) -> None:
         if not self.is_folder(path):
+            self.make_folder(path.parent)
             self._mark(f"create the folder {path.name}")
-            self._names_of[str(path)] = _Folder()
-            self._change(path, None, path.name, FOLDER)
+            self._change(path, None, path.name, self._add_folder(str(path)).number)
         super().make_folder(path)
+
+    def new_folder(self, path: Path) -> None:
+        self._mark(f"create the folder {path.name}")
+        super().new_folder(path)
+        self._change(path, None, path.name, self._add_folder(str(path)).number)
+
+    def unlink_folder(self, path: Path) -> None:
+        self._mark(f"remove the folder {path.name}")
+        super().unlink_folder(path)
+        self._change(path, path.name, None, self._names_of.pop(str(path)).number)
+
+    def _rename_folder(self, old: Path, new: Path) -> None:
+        assert old.parent == new.parent
+        super()._rename_folder(old, new)
+        for path in [path for path in self._names_of if path == str(old) or path.startswith(f"{old}/")]:
+            folder = self._names_of.pop(path)
+            folder.path = f"{new}{path[len(str(old)) :]}"
+            self._names_of[folder.path] = folder
+        self._change(new, old.name, new.name, self._names_of[str(new)].number)
 
     def rename(self, old: Path, new: Path) -> None:
         self._mark(f"rename {old.name} to {new.name}")
         inode = self._find(old)
         super().rename(old, new)
-        assert inode is not None
+        if inode is None:  # a folder
+            return
         if old.parent == new.parent:
             self._change(new, old.name, new.name, inode.number)
         else:
             move = self._moment + 1
             self._change(new, None, new.name, inode.number, move)
             self._change(old, old.name, None, inode.number, move)
+
+    def link(self, path: Path, new: Path) -> bool:
+        self._mark(f"link {path.name} to {new.name}")
+        super().link(path, new)
+        inode = self._find(new)
+        assert inode is not None
+        self._change(new, None, new.name, inode.number)
+        return True
 
     def unlink(self, path: Path) -> None:
         self._mark(f"unlink {path.name}")
@@ -350,6 +397,7 @@ PASSES_ON = {
     ("eventcore.files.txn_index", "sync"),
     ("eventcore.log.segment", "sync"),
     ("eventcore.log.segment", "sync_indexes"),
+    ("eventcore.snapshot.folder_place", "settle"),
 }
 """Functions that sync for their caller: the call site is the one that called them."""
 

@@ -1,6 +1,7 @@
 """Every state of the disk that a power loss may leave, at every moment of many small histories: opened and judged.
 
     python -m tests.crash.crash_states --states 5000000 --processes 2         # nightly; exits 1 on a bad state
+    python -m tests.crash.crash_states --states 2000000 --first-seed 1000     # more of the random histories alone
     python -m tests.crash.crash_states --state 'reopen:0:117.3'               # one state again, with what it is
 
 A history is a scenario with a seed, and the name of a state is `scenario:seed:boundary.number`; the states of a
@@ -30,7 +31,8 @@ from tests.crash.crash_choices import EXHAUSTIVE, SAMPLES, BoundaryChoices, Cras
 from tests.crash.crash_recording import Site
 from tests.crash.memory_disk import Image
 from tests.crash.oracle import Expected, Oracle, Violation, image_key
-from tests.crash.scenarios import RANDOM, SCENARIOS, Session, play_recovery
+from tests.crash.scenarios import RANDOM, SCENARIOS, play_recovery
+from tests.crash.session import Session
 
 NESTED_EVERY = 400
 """One of so many states is recovered on a recording disk, and the power lost again meanwhile."""
@@ -65,6 +67,7 @@ class Tally:
     boundaries: int = 0
     bad: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    scenarios: Counter[str] = field(default_factory=Counter)
     reports: dict[str, str] = field(default_factory=dict)
     """The first bad state of each kind."""
 
@@ -76,6 +79,7 @@ class Tally:
         self.histories += other.histories
         self.boundaries += other.boundaries
         self.kinds += other.kinds
+        self.scenarios += other.scenarios
         self.bad += other.bad
         self.reports.update(other.reports)
 
@@ -129,8 +133,14 @@ class Search:
                 return
 
     def kills(self, name: str, seed: int, session: Session, quota: int) -> None:
-        """The writer dies at some moments of a history, and the power goes while the next one is at work."""
-        for boundary in random.Random(f"{name}:{seed}").sample(range(len(session.disk.boundaries)), KILLS):
+        """The writer dies at some moments of a history, and the power goes while the next one is at work.
+
+        Half of the moments are before a sync: then most of what was done is in the cache alone.
+        """
+        rng, moments = random.Random(f"{name}:{seed}"), list(session.disk.boundaries)
+        syncs = [one for one in moments if one.operation.startswith("sync")]
+        chosen = {*rng.sample(moments, KILLS // 2), *rng.sample(syncs, min(KILLS // 2, len(syncs)))}
+        for boundary in sorted(one.number for one in chosen):
             if self.done:
                 return
             again, oracle = kill(name, seed, boundary)
@@ -141,6 +151,7 @@ class Search:
         tally.distinct += 1
         tally.nested += depth > 0
         tally.kinds[found.state.kind] += 1
+        tally.scenarios[found.name.partition(":")[0]] += 1
         try:
             oracle.check(found.image, found.expected, session.kept)
         except Violation as violation:
@@ -238,13 +249,17 @@ def report(found: Found, violation: Violation) -> str:
     return "\n  ".join([f"BAD {found.name}: {violation}", *found.state.describe(), *worlds])
 
 
-def histories(first_seed: int, step: int) -> Iterator[tuple[str, int]]:
-    """(scenario, seed): first all scenarios, a process's share of them, then random ones with ever new seeds."""
-    yield from ((name, 0) for name in list(SCENARIOS)[first_seed::step])
-    seed = first_seed + 1
+def histories(process: int, processes: int, first_seed: int = 0) -> Iterator[tuple[str, int]]:
+    """A process's share of (scenario, seed): first all scenarios, then random ones with ever new seeds.
+
+    With a `first_seed` it begins with the random ones: what a search without it does not get to is something else.
+    """
+    if not first_seed:
+        yield from ((name, 0) for name in list(SCENARIOS)[process::processes])
+    seed = first_seed + process + 1
     while True:
         yield from ((name, seed) for name in RANDOM)
-        seed += step
+        seed += processes
 
 
 def record(name: str, seed: int, dropped: frozenset[Site] = frozenset(), fork_at: int = -1) -> tuple[Session, Oracle]:
@@ -266,7 +281,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def search(wanted: int, *, process: int = 0, processes: int = 1, progress: bool = False) -> Tally:
+def search(wanted: int, *, process: int = 0, processes: int = 1, first_seed: int = 0, progress: bool = False) -> Tally:
     """Check `wanted` distinct states, this process's share of the histories.
 
     Three quarters of them are shared out evenly among the fixed scenarios; the rest, and what a scenario has not got,
@@ -275,7 +290,7 @@ def search(wanted: int, *, process: int = 0, processes: int = 1, progress: bool 
     found, started, shown = Search(wanted), time.monotonic(), 0.0
     share = wanted * 3 // 4 // len(list(SCENARIOS)[process::processes])
     with quiet():
-        for name, seed in histories(process, processes):
+        for name, seed in histories(process, processes, first_seed):
             session, oracle = record(name, seed)
             quota = 1 << 62 if seed else share
             found.history(f"{name}:{seed}:", session, oracle, quota=quota)
@@ -292,15 +307,17 @@ def search(wanted: int, *, process: int = 0, processes: int = 1, progress: bool 
     raise AssertionError("there is always another history")
 
 
-def search_in_processes(wanted: int, processes: int, *, progress: bool = False) -> Tally:
+def search_in_processes(wanted: int, processes: int, *, first_seed: int = 0, progress: bool = False) -> Tally:
     """Check `wanted` distinct states in several processes."""
     if processes == 1:
-        return search(wanted, progress=progress)
+        return search(wanted, first_seed=first_seed, progress=progress)
     total = Tally()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         shares = [
             pool.apply_async(
-                search, (-(-wanted // processes),), {"process": at, "processes": processes, "progress": progress}
+                search,
+                (-(-wanted // processes),),
+                {"process": at, "processes": processes, "first_seed": first_seed, "progress": progress},
             )
             for at in range(processes)
         ]
@@ -354,12 +371,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=200_000, help="how many distinct states to check")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0, help="leave out the histories of other searches")
     parser.add_argument("--state", help="check this one again and describe it")
     arguments = parser.parse_args()
     if arguments.state:
         return show(arguments.state)
     started = time.monotonic()
-    tally = search_in_processes(arguments.states, arguments.processes, progress=True)
+    tally = search_in_processes(arguments.states, arguments.processes, first_seed=arguments.first_seed, progress=True)
     print("\n".join(tally.reports.values()))
     took = time.monotonic() - started
     print(f"{tally}\n{took:.0f} s, {tally.distinct / took:.0f} distinct states a second")

@@ -19,6 +19,8 @@ from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import tail
 
 PAGE = 4096
+MODIFIED_MS = 1_700_000_000_000
+"""When every file was last written."""
 CAPACITY = 8192
 """Bytes of memory a file has unless it is asked to be larger; a file that is mapped cannot get more."""
 
@@ -27,6 +29,10 @@ LIVE_WORDS = slice(tail.LOG_START, 192)
 
 Image = dict[str, dict[str, bytes]]
 """The files of each folder: what one crash leaves on the disk."""
+
+
+class LinkedBytes(bytes):
+    """The content of a file that has several names in an image: each of them has this very object."""
 
 
 def mask_state(name: str, content: bytes) -> bytes:
@@ -81,6 +87,7 @@ class Window(np.ndarray):  # type: ignore[type-arg]
     """A shared map of a file's first bytes: an array over the same memory, with the methods of a `guard.Mapping`."""
 
     broken = False
+    populated = 0
     inode: Inode
     memory: bytearray
 
@@ -110,6 +117,7 @@ class Window(np.ndarray):  # type: ignore[type-arg]
 
     def populate(self, start: int, end: int) -> None:
         """Memory is always there."""
+        self.populated = max(self.populated, end)
 
     def forget(self, start: int, end: int) -> None:
         """Shared maps show the file in any case; a private one again in its whole pages inside `[start, end)`."""
@@ -127,6 +135,9 @@ class Window(np.ndarray):  # type: ignore[type-arg]
 class MemoryDisk(Disk):
     """Files in memory. Folders are known by their path; a file is found by folder and name."""
 
+    leaves_locks = False
+    """Whether the file of a lock is there after a crash, empty. Nobody reads it, so most histories do without."""
+
     def __init__(
         self, image: Image | None = None, *, boot: int = 1, capacity: int = CAPACITY, allocates: bool = True
     ) -> None:
@@ -139,8 +150,16 @@ class MemoryDisk(Disk):
         self._open: dict[int, Inode] = {}
         self._locked: set[str] = set()
         self._changes: dict[str, int] = {}
+        linked: dict[int, Inode] = {}
         for folder, files in (image or {}).items():
-            self.folders[folder] = {name: self._inode(content) for name, content in files.items()}
+            self.folders[folder] = {name: self._inode_of(content, linked) for name, content in files.items()}
+
+    def _inode_of(self, content: bytes, linked: dict[int, Inode]) -> Inode:
+        if not isinstance(content, LinkedBytes):
+            return self._inode(content)
+        if id(content) not in linked:
+            linked[id(content)] = self._inode(content)
+        return linked[id(content)]
 
     def _inode(self, content: bytes = b"") -> Inode:
         self._next += 1
@@ -216,8 +235,47 @@ class MemoryDisk(Disk):
         self._names(folder)
         return self._changes.get(str(folder), 0)
 
+    def modified_ms(self, path: Path) -> int:
+        return MODIFIED_MS
+
+    def list_folders(self, folder: Path) -> list[str]:
+        return sorted(self.entries(folder) - set(self._names(folder)))
+
+    def unlink_folder(self, path: Path) -> None:
+        if self._names(path) or self.list_folders(path):
+            raise StorageError("cannot remove the folder: it is not empty", path=path)
+        del self.folders[str(path)]
+        self._changed(str(path.parent))
+
     def list(self, folder: Path) -> list[str]:
         return sorted(self._names(folder))
+
+    def length(self, path: Path) -> int:
+        found = self._find(path)
+        if found is None:
+            raise NotALog("cannot look at the file: it is missing", path=path)
+        return found.size
+
+    def sizes(self, folder: Path) -> dict[str, int]:
+        return {name: inode.size for name, inode in self._names(folder).items()}
+
+    def links(self, path: Path) -> int:
+        found = self._find(path)
+        return 0 if found is None else sum(inode is found for inode in self.inodes())
+
+    def link(self, path: Path, new: Path) -> bool:
+        inode = self._find(path)
+        if inode is None or self.exists(new):
+            raise NotALog(f"cannot link it to {new.name}", path=path)
+        self._link(new, inode)
+        return True
+
+    def new_folder(self, path: Path) -> None:
+        if self.exists(path):
+            raise NotALog("cannot create the folder: it exists and is something else", path=path)
+        self._names(path.parent)
+        self.folders[str(path)] = {}
+        self._changed(str(path.parent))
 
     def make_folder(self, path: Path) -> None:
         if self.is_folder(path):
@@ -229,12 +287,22 @@ class MemoryDisk(Disk):
         self.sync_dir(path.parent)
 
     def rename(self, old: Path, new: Path) -> None:
+        if self.is_folder(old):
+            self._rename_folder(old, new)
+            return
         inode = self._find(old)
         if inode is None:
             raise NotALog(f"cannot rename it to {new.name}: it is missing", path=old)
         del self._names(old.parent)[old.name]
         self._changed(str(old.parent))
         self._link(new, inode)
+
+    def _rename_folder(self, old: Path, new: Path) -> None:
+        if self.exists(new):
+            raise StorageError(f"cannot rename it to {new.name}: that exists", path=old)
+        for path in [path for path in self.folders if path == str(old) or path.startswith(f"{old}/")]:
+            self.folders[f"{new}{path[len(str(old)) :]}"] = self.folders.pop(path)
+        self._changed(str(new.parent))
 
     def unlink(self, path: Path) -> None:
         if self._names(path.parent).pop(path.name, None) is None:
@@ -287,6 +355,9 @@ class MemoryDisk(Disk):
     def sync(self, fd: int) -> None:
         pass
 
+    def sync_away(self, fd: int) -> None:
+        self.sync(fd)
+
     def sync_dir(self, folder: Path) -> None:
         self._names(folder)
 
@@ -299,9 +370,11 @@ class MemoryDisk(Disk):
         return self._boot.to_bytes(16, "big")
 
     def lock(self, path: Path, owner: str) -> int:
-        """Locks leave no file behind: they are gone after a crash."""
+        """Locks are gone after a crash."""
         if str(path) in self._locked:
             raise LogLocked("the folder is being written by this process", path=path.parent)
+        if self.leaves_locks:
+            self.close(self.open(path, write=True, create=True))
         self._locked.add(str(path))
         self._next += 1
         self._paths[self._next] = path
@@ -311,6 +384,12 @@ class MemoryDisk(Disk):
         self._next += 1
         self._paths[self._next] = path
         return self._next
+
+    def take_turn(self, fd: int) -> None:
+        """There is one process, and it asks one thing at a time."""
+
+    def give_turn(self, fd: int) -> None:
+        """See `take_turn`."""
 
     def unlock(self, fd: int) -> None:
         self._locked.discard(str(self._paths.pop(fd)))

@@ -10,7 +10,8 @@ leave, each with the offset up to which it was promised. `check` opens what the 
   5. nothing that a second recovery does otherwise;
   6. a log that takes appends;
   7. nothing to read but what lies above the recovery point, and nothing at all after a clean close;
-  8. files that are written as a whole as they were written: a broker would open them before we do.
+  8. files that are written as a whole as they were written: a broker would open them before we do;
+  9. and somebody who only reads finds the same before any writer comes (asked of one state in so many).
 """
 
 from __future__ import annotations
@@ -20,22 +21,24 @@ from functools import cache, lru_cache
 from pathlib import Path, PosixPath
 from typing import Any, NamedTuple
 
+from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.errors import StorageError
 from eventcore.files import checkpoint, names, producer_snapshot, recovery_point, seal
 from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.state_file import NAME as STATE_NAME
-from eventcore.log import quarantine
+from eventcore.log import clean_offset, quarantine
 from eventcore.log.epochs import NAME as EPOCHS_NAME
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import PartitionLog
-from eventcore.log.producers import CACHED_BATCHES
+from eventcore.log.shared_log import SharedLog
 from eventcore.types import Record
 from tests.crash.memory_disk import Image, MemoryDisk, mask_state
 
 PARENT = "/log"
 NOW = 1_700_000_000_000
 _BOOT = 1000
+_READ_EVERY = 8
 _OURS = {STATE_NAME, recovery_point.NAME}
 """They count openings, so that one more changes them."""
 
@@ -46,6 +49,9 @@ class KnownPath(PosixPath):
     def __truediv__(self, name: Any) -> KnownPath:
         child = self.__dict__.get(name)
         if child is None:
+            first, _, rest = str(name).partition("/")
+            if rest:
+                return self / first / rest
             child = self.__dict__[name] = super().__truediv__(name)
             child.__dict__[".."] = self
         return child  # type: ignore[no-any-return]
@@ -207,6 +213,7 @@ class Oracle:
         self.config = config
         self._allocates = allocates
         self._settled: set[int] = set()
+        self._checked = 0
 
     def open(self, image: Image) -> tuple[MemoryDisk, Partition]:
         """Open what a crash left, after a restart of the machine."""
@@ -220,20 +227,25 @@ class Oracle:
     def check(self, image: Image, expected: Expected, kept: frozenset[bytes] = frozenset()) -> Found:
         """Everything above. Raises Violation. `kept` is what must be in the quarantine.
 
-        Most crash states are recovered to one of a few logs; what a second recovery makes of it is asked once.
+        Most crash states are recovered to one of a few logs; what only its files tell, and what a second recovery makes
+        of them, is asked once.
         """
         try:
             check_whole_files(image)
             disk, partition = self.open(image)
             found = identify(partition, expected)
+            self._checked += 1
+            if self._checked % _READ_EVERY == 1 % _READ_EVERY:
+                self.check_reader(image, found)
             check_effort(partition, image)
             if all(world.closed for world, _ in expected) and not partition.recovery.clean:
                 raise Violation("an opening after a clean close found it unclean")
-            check_derived(partition, found)
             recovered = disk.image()
             check_quarantine(partition, recovered, kept)
+            check_contents(partition, found)
             key = hash((image_key(recovered), found.start, found.end))
             if key not in self._settled:
+                check_files(partition, found)
                 self._check_again(recovered, found)
                 self._settled.add(key)
         except Violation:
@@ -242,12 +254,29 @@ class Oracle:
             raise Violation(f"{type(error).__name__}: {error}") from error
         return found
 
+    def check_reader(self, image: Image, found: Found) -> None:
+        """Before anybody recovers it, a reader finds what a recovery does, and changes nothing."""
+        if not image.get(str(FOLDER), {}).keys() & _OURS:
+            return  # it had not begun
+        disk = MemoryDisk(image, boot=_BOOT, allocates=self._allocates)
+        reader = Partition(SharedLog(disk, FOLDER, self.config))
+        if (reader.log_start_offset, reader.log_end_offset) != (found.start, found.end):
+            ends = f"{reader.log_start_offset} to {reader.log_end_offset}"
+            raise Violation(f"a reader sees {ends}, a writer {found.start} to {found.end}")
+        if list(reader.read(found.start)) != found.world.view(found.start, found.end)[0]:
+            raise Violation("a reader sees other records than a writer")
+        check_contents(reader, found)
+        reader.close()
+        if disk.image() != image or disk.open_paths():
+            raise Violation(f"a reader has changed something, or keeps {disk.open_paths()} open")
+
     def _check_again(self, recovered: Image, found: Found) -> None:
         """A second recovery finds and leaves the same; then the log takes appends, and is whole after a clean close."""
         disk, partition = self.open(recovered)
         _same_files(recovered, disk.image(), "a second recovery")
         _same_range(partition, found.start, found.end)
-        check_derived(partition, found)
+        check_contents(partition, found)
+        check_files(partition, found)
         _append(partition, found.end)
         partition.close()
         closed = disk.image()
@@ -330,7 +359,12 @@ def _reads(reader: Callable[[MemoryDisk, Path], object], content: bytes) -> bool
 
 def point_of(image: Image) -> RecoveryPoint:
     """What the image's recovery file says."""
-    return recovery_point.read(MemoryDisk(image), FOLDER / recovery_point.NAME)
+    return _point_in(image.get(str(FOLDER), {}).get(recovery_point.NAME, b""))
+
+
+@lru_cache(maxsize=10_000)
+def _point_in(content: bytes) -> RecoveryPoint:
+    return recovery_point.read(MemoryDisk({PARENT: {"file": content}}), KnownPath(PARENT, "file"))
 
 
 def check_effort(partition: Partition, image: Image) -> None:
@@ -350,13 +384,21 @@ def check_effort(partition: Partition, image: Image) -> None:
         raise Violation(f"{report.scanned_bytes} bytes were read, where {above} lie above recovery point {point}")
 
 
-def check_derived(partition: Partition, found: Found) -> None:
-    """Indexes, epochs, producers and transactions say what the batches say."""
+def check_files(partition: Partition, found: Found) -> None:
+    """Indexes and the clean offset say what the batches say."""
     report = partition.verify()
     if not report.ok:
         raise Violation(f"verify: {report.problems}")
     log: Any = partition._log
-    log.check()
+    clean_below = clean_offset.own(log.disk, FOLDER)
+    if clean_below > found.end:
+        raise Violation(f"said to be clean below {clean_below}, and ends at {found.end}")
+
+
+def check_contents(partition: Partition, found: Found) -> None:
+    """Epochs, producers and transactions, as they are in memory, say what the batches say."""
+    log: Any = partition._log
+    log.check() if partition.mode == "rw" else None
     world, start, end = found
     epochs = world.view(start, end)[1]
     known = [log.epochs.epoch_at(offset) for offset in range(start, end) if world.records[offset] is not None]
@@ -397,9 +439,10 @@ def _check_producers(partition: Partition, world: World, start: int, end: int) -
         cached = [(batch.last_sequence, batch.last_offset) for batch in producer.batches]
         if (producer.epoch, producer.txn_first_offset) != (epoch, open_from) or not set(cached) <= set(batches):
             raise Violation(f"{producer}, where {(epoch, batches, open_from)} was written")
-        if batches and cached[-1:] != batches[-1:] and batches[-1][1] >= start:
-            raise Violation(f"{producer}, where the last batch was {batches[-1]}")
-        assert len(cached) <= CACHED_BATCHES
+        ends = [batch for batch in batches if batch[1] + 1 in world.ends]  # the last records of batches
+        there = [batch for batch in ends[-kernels.producers.CACHED_BATCHES :] if batch[1] >= start]
+        if there and cached[-len(there) :] != there:
+            raise Violation(f"{producer}, where the last batches were {there}")
 
 
 def _same_range(partition: Partition, start: int, end: int) -> None:

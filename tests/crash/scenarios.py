@@ -1,236 +1,16 @@
-"""Small histories of one log, played on a recording disk: what is done, and what each call promised."""
+"""Small histories of one log, played on a recording disk."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
-from eventcore.files import names
-from eventcore.format import control
-from eventcore.log.partition import Partition
-from eventcore.log.partition_log import PartitionLog
-from eventcore.log.reader import batches
-from eventcore.types import Record
+from tests.crash import compaction
 from tests.crash.crash_choices import BoundaryChoices
-from tests.crash.crash_recording import RecordingDisk, Site
-from tests.crash.memory_disk import Image
-from tests.crash.oracle import FOLDER, PARENT, Clock, Expected, Sent, World, identify
-
-CONFIG: Mapping[str, Any] = {
-    "segment.bytes": 4096,
-    "segment.index.bytes": 256,
-    "index.interval.bytes": 300,
-    "max.message.bytes": 1200,
-}
-EMPTY: Image = {PARENT: {}, str(FOLDER): {}}
-NOTHING: Expected = ((World(), 0),)
-
-
-class Session:
-    """One life of a writer, from a folder in some state on. `expected[k]` is what k returned calls have promised."""
-
-    def __init__(
-        self,
-        rng: random.Random,
-        *,
-        image: Image = EMPTY,
-        expected: Expected = NOTHING,
-        fsync: str = "always",
-        config: LogConfig | None = None,
-        boot: int = 1,
-        allocates: bool = True,
-        dropped: frozenset[Site] = frozenset(),
-        kept: frozenset[bytes] = frozenset(),
-        disk: RecordingDisk | None = None,
-    ) -> None:
-        self.rng = rng
-        self.fsync = fsync
-        self.allocates = allocates
-        self.dropped = dropped
-        self.kept = kept
-        self.config = config or LogConfig.of(CONFIG)
-        self.disk = disk or RecordingDisk(image, boot=boot, allocates=allocates, dropped=dropped)
-        self.expected: list[Expected] = [expected]
-        self.clock = Clock()
-        self.world = expected[0][0]
-        self._opened: Partition | None = None
-        self._sent = boot * 10_000
-
-    @property
-    def log(self) -> Partition:
-        """The open partition."""
-        assert self._opened is not None
-        return self._opened
-
-    def in_flight(self, begun: int, returned: int) -> Expected:
-        """What may be found while a call is under way, or after it."""
-        known = self.expected[returned]
-        if begun == returned or begun >= len(self.expected):
-            return known
-        promised = min(promised for _, promised in known)
-        return (*known, *((world, min(promised, world.end)) for world, _ in self.expected[begun]))
-
-    def _step(self, what: str, act: Callable[[], object], after: Callable[[], World]) -> None:
-        self.disk.begin(what)
-        act()
-        self.disk.acknowledge(what)
-        self.world = after()
-        self.expected.append(((self.world, self.world.durable),))
-
-    def _changed(self, start: int, records: list[Sent | None], durable: int) -> World:
-        """The world after a call, with where its batches end."""
-        end = len(records)
-        ends = {at for at in self.world.ends if at <= end} | {end}
-        if self._opened is not None:
-            segments = self.log.segments
-            ends |= {header.next_offset for _, _, header in batches(segments, segments.first.base_offset, end)}
-            durable = max(durable, self.log.durable_offset)
-        return World(start, records, ends, durable)
-
-    def _same(self) -> World:
-        return self._changed(self.world.start, list(self.world.records), self.world.durable)
-
-    # -- calls -------------------------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        """Open the folder; what is found then is promised."""
-
-        def act() -> None:
-            self._opened = Partition(PartitionLog(self.disk, FOLDER, self.config, self.clock, self.fsync))
-
-        def after() -> World:
-            found = identify(self.log, self.expected[-1])
-            return World(found.start, found.world.records[: found.end], found.world.ends, found.end)
-
-        self._step("open", act, after)
-
-    def tick(self, seconds: float = 1.5) -> None:
-        """Let time pass: the next sync is followed by a checkpoint."""
-        self.clock.now += int(seconds * 1000)
-
-    def _values(self, count: int, size: int = 0) -> list[bytes]:
-        self._sent += count
-        numbers = range(self._sent - count, self._sent)
-        return [(b"%d." % number) * ((size or self.rng.choice((5, 30, 120))) // 5) for number in numbers]
-
-    def _records(self, values: list[bytes], **fields: Any) -> list[Sent]:
-        first, now = self.world.end, self.clock.now_ms()
-        epoch = fields.pop("epoch", self.log.leader_epoch)
-        return [Sent(Record(first + at, now, None, value, ()), epoch, **fields) for at, value in enumerate(values)]
-
-    def _add(self, what: str, sent: list[Sent], act: Callable[[], object]) -> None:
-        def after() -> World:
-            durable = self.world.end + len(sent) if self.fsync == "always" else self.world.durable
-            return self._changed(self.world.start, [*self.world.records, *sent], durable)
-
-        self._step(what, act, after)
-
-    def append(self, count: int = 1, size: int = 0) -> None:
-        """Records one by one."""
-        for value in self._values(count, size):
-            self._add(f"append at {self.world.end}", self._records([value]), lambda value=value: self.log.append(value))  # type: ignore[misc]
-
-    def extend(self, count: int, size: int = 0) -> None:
-        """Records in one call: several batches if they are many."""
-        values = self._values(count, size)
-        self._add(f"extend at {self.world.end} by {count}", self._records(values), lambda: self.log.extend(values))
-
-    def sync(self) -> None:
-        """All that was appended is promised."""
-        self._step("sync", lambda: self.log.sync(), lambda: self._promised())
-
-    def _promised(self) -> World:
-        return self._changed(self.world.start, list(self.world.records), self.world.end)
-
-    def roll(self) -> None:
-        """A new segment."""
-        self._step("roll", lambda: self.log.roll(), self._same)
-
-    def set_leader_epoch(self, epoch: int) -> None:
-        """Later records carry it."""
-        self._step(f"epoch {epoch}", lambda: self.log.set_leader_epoch(epoch), self._same)
-
-    def truncate(self, offset: int) -> None:
-        """Cut the end; of a batch that holds the offset nothing stays."""
-        offset = min(offset, self.world.end)
-        kept = max((end for end in self.world.ends if end <= offset), default=0)
-
-        def after() -> World:
-            start = min(self.world.start, offset)
-            records = [*self.world.records[:kept], *[None] * (offset - kept)]
-            if start == offset:
-                records = [None] * offset
-            ends = {kept, offset}
-            world = self._changed(start, records, min(self.world.durable, kept))
-            return World(start, records, (world.ends | ends), min(world.durable, max(kept, start)))
-
-        self._step(f"truncate to {offset}", lambda: self.log.truncate(offset), after)
-
-    def delete_records(self, before: int) -> None:
-        """Move the start."""
-        before = min(before, self.log.high_watermark)
-
-        def after() -> World:
-            return self._changed(max(self.world.start, before), list(self.world.records), self.world.durable)
-
-        self._step(f"delete records below {before}", lambda: self.log.delete_records(before), after)
-
-    def produce(self, producer: int, epoch: int, sequence: int, count: int = 1, *, transactional: bool = False) -> None:
-        """A client's batch of an idempotent producer."""
-        values = self._values(count)
-        data = self._batch([(None, value) for value in values], (producer, epoch, sequence), 0x10 * transactional)
-        sent = [
-            one._replace(producer=(producer, epoch, sequence + at), transactional=transactional)
-            for at, one in enumerate(self._records(values))
-        ]
-        self._add(f"produce {producer}/{sequence} at {self.world.end}", sent, lambda: self.log.append_batches(data))
-
-    def end_transaction(self, producer: int, epoch: int, *, commit: bool) -> None:
-        """A marker, as it comes from a leader."""
-        kind = control.COMMIT if commit else control.ABORT
-        key, value = control.marker_record(kind, 0)
-        data = self._batch([(key, value)], (producer, epoch, -1), 0x30, base=self.world.end)
-        sent = Sent(Record(self.world.end), self.log.leader_epoch, (producer, epoch, -1), marker=int(commit))
-        what = f"{'commit' if commit else 'abort'} {producer} at {self.world.end}"
-        self._add(what, [sent], lambda: self.log.append_batches(data, "replica"))
-
-    def _batch(self, items: list[Any], producer: tuple[int, int, int], attributes: int, base: int = 0) -> bytes:
-        buf, now = bytearray(4096), self.clock.now_ms()
-        epoch = self.log.leader_epoch if base else -1
-        records = [Record(-1, now, key, value) for key, value in items]
-        end, _, _ = kernels.encode.encode(buf, 0, len(buf), records, 0, base, epoch, attributes, now, *producer)
-        return bytes(buf[:end])
-
-    def merge(self, *bases: int) -> None:
-        """Leave a complete `.swap` of some segments, as a cleaner does."""
-        paths = [FOLDER / names.file_name(base, names.LOG) for base in bases]
-
-        def act() -> None:
-            fd = self.disk.open(paths[0].with_name(paths[0].name + names.SWAP), write=True, create=True)
-            self.disk.pwrite_all(fd, b"".join(self.disk.read_file(path, 1 << 20) for path in paths), 0)
-            self.disk.sync(fd)
-            self.disk.close(fd)
-            self.disk.sync_dir(FOLDER)
-
-        self._step("merge", act, lambda: self._changed(self.world.start, list(self.world.records), self.world.end))
-
-    def close(self) -> None:
-        """Close cleanly: everything is promised."""
-        log, self._opened = self.log, None
-        self._step("close", log.close, self._closed)
-
-    def _closed(self) -> World:
-        world = self._promised()
-        world.closed = True
-        return world
-
-    def reopen(self) -> None:
-        """Close and open again."""
-        self.close()
-        self.open()
+from tests.crash.crash_recording import Site
+from tests.crash.session import CONFIG, EMPTY, NOTHING, Session
 
 
 def _always(session: Session) -> None:
@@ -373,6 +153,30 @@ def _delete_unsynced(session: Session) -> None:
     session.sync()
 
 
+def _truncate_below_the_start(session: Session) -> None:
+    """Start and end lie inside the last batch: once it is cut, all that is left lies below the start."""
+    session.open()
+    session.append(2)
+    session.extend(6)
+    session.delete_records(6)
+    session.truncate(7)
+    session.reopen()
+    session.append()
+    session.close()
+
+
+def _roll_at_the_start(session: Session) -> None:
+    """Once there is a new segment, the one before it is not wanted any more."""
+    session.open()
+    session.append(2)
+    session.tick()
+    session.append(1)
+    session.delete_records(3)
+    session.roll()
+    session.append()
+    session.close()
+
+
 def _reopen(session: Session) -> None:
     session.open()
     session.append(2)
@@ -382,6 +186,42 @@ def _reopen(session: Session) -> None:
     session.roll()
     session.append(1)
     session.reopen()
+
+
+def _reopen_unsynced(session: Session) -> None:
+    """What a clean close left counts no longer once there is more."""
+    session.open()
+    session.append(2)
+    session.reopen()
+    session.extend(3, 300)
+    session.append(2)
+    session.extend(4, 120)
+
+
+def _reopen_idle(session: Session) -> None:
+    """Opened, and closed with nothing done."""
+    session.open()
+    session.append(2)
+    session.roll()
+    session.append(1, 120)
+    session.reopen()
+    session.reopen()
+    session.append(1)
+    session.reopen()
+    session.close()
+
+
+def _retain(session: Session) -> None:
+    _segments(session)
+    session.retain(1)
+    session.append(2)
+    session.roll()
+    session.retain(7)
+    session.append()
+    session.retain(0)
+    session.retain(30)
+    session.append()
+    session.close()
 
 
 def _epochs(session: Session) -> None:
@@ -445,6 +285,15 @@ def _transactions(session: Session) -> None:
     session.append()
 
 
+def _own_transactions(session: Session) -> None:
+    session.own_producers = True
+    _transactions(session)
+    session.produce(9, 0, 0, 3)
+    session.produce(9, 0, 3, 2)
+    session.reopen()
+    session.produce(9, 0, 5)
+
+
 def _swap(session: Session) -> None:
     """A cleaner that merged two segments has died with the new one complete."""
     _segments(session)
@@ -458,6 +307,17 @@ def _swap(session: Session) -> None:
 def _delete_in_the_cache(session: Session) -> None:
     _segments(session)
     session.delete_records(7)
+
+
+def _delete_inside(session: Session) -> None:
+    session.open()
+    session.append(2)
+    session.sync()
+    session.tick()
+    session.append(1)
+    session.sync()
+    session.append(3)
+    session.delete_records(5)
 
 
 def _restart(session: Session) -> None:
@@ -565,14 +425,29 @@ SCENARIOS: dict[str, Scenario] = {
     "truncate by pwrite": Scenario(_truncate_over, allocates=False),
     "delete records": Scenario(_delete),
     "delete records unsynced": Scenario(_delete_unsynced, "never"),
+    "truncate below the start": Scenario(_truncate_below_the_start),
+    "roll at the start": Scenario(_roll_at_the_start),
     "reopen": Scenario(_reopen),
+    "reopen unsynced": Scenario(_reopen_unsynced, "never"),
+    "reopen idle": Scenario(_reopen_idle),
+    "retention": Scenario(_retain),
+    "retention unsynced": Scenario(_retain, "never"),
     "epochs": Scenario(_epochs),
     "producers": Scenario(_producers),
     "producers truncated": Scenario(_producers_truncated),
     "transactions": Scenario(_transactions),
     "transactions unsynced": Scenario(_transactions, "never"),
+    "transactions of our own": Scenario(_own_transactions),
+    "transactions of our own by pwrite": Scenario(_own_transactions, "never", allocates=False),
     "swap": Scenario(_swap),
+    "compact": Scenario(compaction.rewrite, config=compaction.CONFIG),
+    "compact emptied": Scenario(compaction.emptied, config=compaction.CONFIG),
+    "compact groups": Scenario(compaction.groups, config=compaction.CONFIG),
+    "compact compressed": Scenario(compaction.rewrite, config=(*compaction.CONFIG, ("compression.type", "gzip"))),
+    "compact unsynced": Scenario(compaction.unsynced, "never", config=compaction.CONFIG),
+    "compact by pwrite": Scenario(compaction.rewrite, config=compaction.CONFIG, allocates=False),
     "restart": Scenario(_restart, "never", before=_delete_in_the_cache),
+    "restart inside": Scenario(_restart, "never", before=_delete_inside),
     "random": Scenario(_random),
     "random unsynced": Scenario(_random, "never"),
     "random compressed": Scenario(_random, "never", config=(("compression.type", "zstd"),)),

@@ -15,7 +15,7 @@ from tests.crash.crash_choices import BoundaryChoices
 from tests.crash.crash_recording import BY_TEST, RecordingDisk
 from tests.crash.memory_disk import PAGE, Image, MemoryDisk
 
-BUILT_FROM_OTHERS = {"read_file", "replace_file"}
+BUILT_FROM_OTHERS = {"copy", "unshare", "remove_folder", "read_file", "replace_file"}
 """Methods of Disk that call nothing but other methods of it."""
 ROOT = Path("/folder")
 PAGES = {letter: letter.encode() * PAGE for letter in "abc"}

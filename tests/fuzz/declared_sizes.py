@@ -10,8 +10,9 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from eventcore.files import producer_snapshot, seal
+from eventcore.files import seal
 from eventcore.format import compression
+from eventcore.format.layout import PRODUCER_SNAPSHOT_ENTRY
 from tests.parity.twins import INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, NOW, batch, crc32c, part, record, varint
 
 BATCH, FILE, CODEC = "batch", "file", "codec"
@@ -182,7 +183,7 @@ def _seal(blocks: int, damage: int, words: bytes) -> bytes:
 
 def file_cases() -> Iterator[Case]:
     """A count in a file beside the log."""
-    entry = producer_snapshot.encode([producer_snapshot.ProducerEntry(1, 0, 0, 0, 0, NOW, -1, -1)])[10:]
+    entry = PRODUCER_SNAPSHOT_ENTRY.struct.pack(1, 0, 0, 0, 0, NOW, -1, -1)
     for count in (INT32_MAX, 1 << 30, 1 << 20, 2, 0, -1, INT32_MIN, (1 << 32) // 46):
         if count:
             yield Case(f"snapshot of {count} producers, one there", FILE, _snapshot(count, entry), "snapshot")

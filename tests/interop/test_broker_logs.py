@@ -83,5 +83,6 @@ def joined(folder: Path, suffix: str) -> bytes:
 
 
 def producers(snapshot: FileDump) -> list[tuple[tuple[str, int], ...]]:
-    """The producers of a snapshot; their order in the file is free."""
-    return sorted(tuple(entry.items()) for entry in snapshot.entries)
+    """The producers of a snapshot; their order in the file is free, and their time is when we heard of them."""
+    times = ("lastTimestamp", "timestamp")
+    return sorted(tuple(item for item in entry.items() if item[0] not in times) for entry in snapshot.entries)

@@ -12,6 +12,7 @@ import eventcore as ec
 from eventcore import _kernels as kernels
 from eventcore.disk import Disk
 from eventcore.format import compression, control
+from eventcore.log import ingest, producers
 
 from .conftest import NOW, FakeClock, Open
 
@@ -224,6 +225,28 @@ def test_a_cut_batch_at_the_end_of_a_fetch_is_left_out(open_log: Open) -> None:
     assert p.append_batches(batch([b"b"], base=1, epoch=0), "replica").last_offset == 1
 
 
+@pytest.mark.parametrize("bad", range(3))
+@pytest.mark.parametrize("epoch", [0, 1], ids=["the same epoch", "a new epoch"])
+def test_a_bad_batch_of_a_fetch_keeps_all_of_it_out(open_log: Open, bad: int, epoch: int) -> None:
+    """The batches before it were copied by the time it is found."""
+    p = open_log()
+    p.append(b"first")
+    found = [bytearray(batch([b"v" * 100] * 3, base=1 + 3 * n, epoch=epoch)) for n in range(3)]
+    found[bad][-1] ^= 1
+    with pytest.raises(ec.CorruptRecord, match="CRC") as refused:
+        p.append_batches(b"".join(found), origin="replica")
+    assert (refused.value.position, refused.value.offset) == (bad * len(found[0]), 1 + 3 * bad)
+    assert p.log_end_offset == 1
+    active = p.segments.active.log
+    assert bytes(active.view[active.size : active.size + 12]) == bytes(12)
+    assert kernels.batch.scan(active.view, 0, active.capacity, bytearray(640), True)[0] == 1
+    p.append(b"second")
+    assert [r.value for r in p] == [b"first", b"second"]
+    p.close()
+    p = open_log()
+    assert (p.recovery.damage, len(p)) == ([], 2)
+
+
 def test_a_follower_refuses_offsets_it_has(open_log: Open) -> None:
     p = open_log()
     p.extend([b"a"] * 3)
@@ -282,6 +305,31 @@ def test_a_decided_transaction_lets_the_stable_offset_move(open_log: Open) -> No
     p.append_batches(marker(control.ABORT, 8, 3, 0), "replica")
     assert p.last_stable_offset == 9
     assert [r.value for r in p.read(isolation="read_committed")] == [b"c0", b"c1", b"p7"]
+
+
+@pytest.mark.parametrize("kind", [control.ABORT, control.COMMIT])
+def test_committed_readers_see_nothing_of_an_append_that_is_not_done(
+    open_log: Open, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    """A thread may read while another one appends: the bytes are there before it is known whose they are."""
+    p, seen = open_log(), []
+
+    def looking(act: Any) -> Any:
+        def looked(*arguments: Any) -> Any:
+            seen.append([record.value for record in p.read(isolation="read_committed")])
+            return act(*arguments)
+
+        return looked
+
+    monkeypatch.setattr(producers.ProducerState, "note", looking(producers.ProducerState.note))
+    monkeypatch.setattr(ingest, "index_aborted", looking(ingest.index_aborted))
+    p.append(b"before")
+    p.append_batches(batch([b"x", b"y"], base=1, epoch=0, attributes=0x10, producer=(7, 0, 0)), "replica")
+    p.append_batches(marker(kind, 3, 7, 0), "replica")
+    assert seen
+    assert seen == [[b"before"]] * len(seen)
+    decided = [b"x", b"y"] if kind == control.COMMIT else []
+    assert [record.value for record in p.read(isolation="read_committed")] == [b"before", *decided]
 
 
 def test_truncation_takes_a_transaction_back(open_log: Open) -> None:

@@ -47,7 +47,7 @@ def test_an_empty_cache_knows_nothing() -> None:
     assert epochs.end_offset_for(0, 100) == (-1, -1)
     epochs.truncate_from_end(0)
     epochs.truncate_from_start(10)
-    epochs.clear()
+    epochs.replace([], 0)
     assert epochs.entries == []
 
 
@@ -142,7 +142,7 @@ def test_every_change_is_in_the_file_when_the_call_returns() -> None:
         lambda: epochs.assign(7, 60),
         lambda: epochs.truncate_from_end(50),
         lambda: epochs.truncate_from_start(5),
-        epochs.clear,
+        lambda: epochs.replace([], 0),
     ):
         before = dict(disk.files)
         change()
@@ -205,6 +205,39 @@ def test_a_damaged_file_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
         assert p.leader_epoch == 5
         assert p.end_offset_for_epoch(3) == (3, 1)
     assert EpochCache(Disk(), folder, write=False).entries == [(3, 0), (5, 1)]
+
+
+def test_epochs_below_the_log_start_are_not_missed(tmp_path: Path) -> None:
+    """Their batches may still be there, in the segment that holds the start."""
+    folder = tmp_path / "events-0"
+    with ec.open_partition(folder) as p:
+        for epoch in (1, 2):
+            p.set_leader_epoch(epoch)
+            p.extend([b"one", b"two", b"three"])
+        p.delete_records(4)
+    before = (folder / NAME).stat()
+    with ec.open_partition(folder) as p:
+        assert p.end_offset_for_epoch(2) == (2, 6)
+        assert p.verify().ok
+    after = (folder / NAME).stat()
+    assert EpochCache(Disk(), folder, write=False).entries == [(2, 4)]
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns), "it was made anew"
+
+
+def test_an_epoch_is_missed_whose_only_batch_lies_before_a_gap(tmp_path: Path) -> None:
+    """A truncation inside a batch leaves offsets of no batch; what lies before them must be looked at, too."""
+    folder = tmp_path / "events-0"
+    with ec.open_partition(folder) as p:
+        p.append(b"zero")
+        p.set_leader_epoch(1)
+        p.append(b"one")
+        p.extend([b"two", b"three", b"four"])
+        p.truncate(4)
+        p.append(b"again")
+    (folder / NAME).write_bytes(b"0\n2\n0 0\n1 4\n")
+    with ec.open_partition(folder) as p:
+        assert p.verify().ok
+    assert EpochCache(Disk(), folder, write=False).entries == [(0, 0), (1, 1)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("aes"), st.integers(0, 9), st.integers(0, 30)), max_size=20))

@@ -12,6 +12,7 @@ import pytest
 
 import eventcore as ec
 from eventcore.errors import StorageFenced
+from eventcore.log import group_commit
 from eventcore.log.group_commit import GroupCommit
 
 
@@ -22,6 +23,8 @@ class Log:
         self.end = self.durable = self.syncs = self.at_once = 0
         self.lock = threading.Lock()
         self.failure: Exception | None = None
+        self.began, self.may_end = threading.Event(), threading.Event()
+        self.may_end.set()
         self.commits = GroupCommit(self.sync, lambda: self.durable)
 
     def append(self) -> int:
@@ -33,7 +36,9 @@ class Log:
         self.at_once += 1
         assert self.at_once == 1, "two syncs at once"
         target = self.end
+        self.began.set()
         time.sleep(0.002)
+        assert self.may_end.wait(30)
         self.syncs += 1
         self.at_once -= 1
         if self.failure:
@@ -84,28 +89,34 @@ def test_an_error_gets_to_everybody_who_is_not_durable() -> None:
 def test_who_is_interrupted_keeps_nobody_waiting(leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while waiting; with `leads` it comes just when the waiter was told to lead."""
     log = Log()
-    real = GroupCommit._await.__globals__["_Waiter"]
+    log.may_end.clear()
 
-    class Interrupted(real):  # type: ignore[misc,valid-type]
+    class Interrupted(group_commit._Waiter):
+        """The second caller's lock raises in `acquire`."""
+
         def __init__(self, end: int) -> None:
             super().__init__(end)
             if end == 2:
-                self.released = self
+                self.released = self  # type: ignore[assignment]
 
         def acquire(self) -> None:
-            while leads and not self.leads:
-                time.sleep(0.001)
+            if leads:
+                log.may_end.set()
+                while not self.leads:
+                    time.sleep(0.001)
             raise KeyboardInterrupt
 
         def release(self) -> None:
             pass
 
-    monkeypatch.setitem(GroupCommit._join.__globals__, "_Waiter", Interrupted)
+    monkeypatch.setattr(group_commit, "_Waiter", Interrupted)
     leader = threading.Thread(target=log.commits.wait_for, args=(log.append(),), daemon=True)
     leader.start()
+    assert log.began.wait(30)  # it syncs what was there before the next append, and not yet to the end
     interrupted = log.append()
     with pytest.raises(KeyboardInterrupt):
         log.commits.wait_for(interrupted)
+    log.may_end.set()
     in_threads(3, lambda: log.commits.wait_for(log.append()))
     leader.join(10)
     assert log.durable == 5

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventcore import _kernels as kernels
 from eventcore.errors import (
     CoordinatorFenced,
     EventCoreError,
@@ -18,9 +20,10 @@ from eventcore.errors import (
     OutOfOrderSequence,
 )
 from eventcore.files import producer_snapshot
-from eventcore.files.producer_snapshot import ProducerEntry
 from eventcore.format.batch import MAX_SEQUENCE, TRANSACTIONAL, BatchHeader
-from eventcore.log.producers import CachedBatch, CompletedTransaction, ProducerState
+from eventcore.format.layout import PRODUCER_SNAPSHOT_ENTRY
+from eventcore.log.producers import CompletedTransaction, ProducerState
+from eventcore.types import CachedBatch
 
 from ..golden import vectors
 
@@ -267,9 +270,9 @@ def test_a_transaction_is_never_missing_from_open_and_completed(state: ProducerS
             return super().pop(*arguments)  # type: ignore[call-overload, no-any-return]
 
     send(state, batch(0, 4, transactional=True))
-    state._open = Watched(state._open)
+    state.opened = Watched(state.opened)
     state.note_marker(marker(5), 0, commit=True)
-    assert state._open == {}
+    assert state.opened == {}
 
 
 # --- markers ----------------------------------------------------------------------------------------------------------
@@ -325,20 +328,41 @@ def test_idle_producers_expire_unless_their_transaction_is_open(state: ProducerS
     send(state, batch(77, 4, pid=1))
 
 
-GOLDEN = ProducerEntry(4000, 3, 9, 119, 4, vectors.TIMESTAMP, 9, 100)
+def test_who_writes_of_old_times_is_not_forgotten_for_that(state: ProducerState) -> None:
+    """Kafka goes by the records' time: an import of last year's records would be forgotten at once."""
+    state.note(batch(0, timestamp=5), now=1000)
+    assert state.expire(1099, 100) == 0
+    assert state.find_duplicate(batch(0)) == CachedBatch(0, 0, 0, 0, 5)
+    state.note_marker(marker(1, timestamp=5), 0, commit=True, now=2000)
+    assert state.expire(2099, 100) == 0
+    assert state.expire(2100, 100) == 1
+
+
+GOLDEN = (4000, 3, 9, 119, 4, vectors.TIMESTAMP, 9, 100)
+
+
+def restart(state: ProducerState, body: bytes) -> None:
+    """Read a snapshot of this body, as an opening does."""
+    state.load(producer_snapshot.decode(producer_snapshot.encode(body), Path("x")))
+
+
+def body(*entry: int) -> bytes:
+    return (1).to_bytes(4, "big") + PRODUCER_SNAPSHOT_ENTRY.struct.pack(*entry)
 
 
 def test_a_snapshot_has_kafkas_bytes(state: ProducerState) -> None:
     state.note_marker(marker(99, pid=4000, epoch=3), 9, commit=True)
     state.note(batch(0, 100, count=5, pid=4000, epoch=3, transactional=True))
     state.note(batch(5, 115, count=5, pid=4000, epoch=3, transactional=True, timestamp=vectors.TIMESTAMP))
-    assert producer_snapshot.encode(state.snapshot()) == vectors.SNAPSHOT_ONE
+    found = producer_snapshot.encode(state.snapshot())
+    assert found[6 : len(vectors.SNAPSHOT_ONE)] == vectors.SNAPSHOT_ONE[6:], "what Kafka reads"
+    assert found[len(vectors.SNAPSHOT_ONE) :].startswith(kernels.producers.BATCHES_MAGIC)
     assert producer_snapshot.encode(ProducerState().snapshot()) == vectors.SNAPSHOT_EMPTY
 
 
 def test_what_a_snapshot_brings_back(state: ProducerState) -> None:
     send(state, batch(0, 0, pid=1))
-    state.load([GOLDEN])
+    restart(state, body(*GOLDEN))
     (producer,) = state
     assert producer.producer_id == 4000
     assert list(producer.batches) == [CachedBatch(5, 9, 115, 119, vectors.TIMESTAMP)]
@@ -353,7 +377,7 @@ def test_what_a_snapshot_brings_back(state: ProducerState) -> None:
 
 
 def test_a_producer_known_by_its_marker_alone(state: ProducerState) -> None:
-    state.load([GOLDEN._replace(last_sequence=-1, last_offset=-1, offset_delta=0, current_txn_first_offset=-1)])
+    restart(state, body(4000, 3, -1, -1, 0, vectors.TIMESTAMP, 9, -1))
     (producer,) = state
     assert not producer.batches
     with pytest.raises(OutOfOrderSequence):
@@ -362,7 +386,7 @@ def test_a_producer_known_by_its_marker_alone(state: ProducerState) -> None:
 
 
 def test_a_producer_of_no_epoch_may_begin_anywhere(state: ProducerState) -> None:
-    state.load([ProducerEntry(1, -1, -1, -1, 0, 0, -1, -1)])
+    restart(state, body(1, -1, -1, -1, 0, 0, -1, -1))
     send(state, batch(12, 0, pid=1, epoch=4))
     with pytest.raises(OutOfOrderSequence):
         state.check(batch(12, 1, pid=1, epoch=4))
@@ -371,8 +395,23 @@ def test_a_producer_of_no_epoch_may_begin_anywhere(state: ProducerState) -> None
 def test_a_batch_across_the_wrap_comes_back_from_a_snapshot(state: ProducerState) -> None:
     send(state, batch(MAX_SEQUENCE, 10, count=3))
     again = ProducerState()
-    again.load(state.snapshot())
+    restart(again, state.snapshot())
     assert again.find_duplicate(batch(MAX_SEQUENCE, count=3)) == CachedBatch(MAX_SEQUENCE, 1, 10, 12, 0)
+
+
+def test_the_last_five_batches_survive_a_restart(state: ProducerState) -> None:
+    for pid in (1, 2):
+        for n in range(7):
+            send(state, batch(n, 10 * n + pid, pid=pid, timestamp=n))
+    send(state, batch(0, 99, pid=3))
+    again = ProducerState()
+    restart(again, state.snapshot())
+    assert list(again) == list(state)
+    for n in range(2, 7):
+        assert send(again, batch(n, 999, pid=2)) == CachedBatch(n, n, 10 * n + 2, 10 * n + 2, n)
+    with pytest.raises(OutOfOrderSequence):
+        send(again, batch(1, 999, pid=2))
+    send(again, batch(7, 100, pid=2))
 
 
 def test_clear_forgets_everything(state: ProducerState) -> None:

@@ -193,6 +193,19 @@ def test_truncation_inside_a_batch_drops_the_batch_but_keeps_the_end(open_log: O
     assert [r.offset for r in p] == [*range(10), 15]
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_where_a_cut_leaves_off_is_known_at_every_offset(open_log: Open, size: int) -> None:
+    """Also where the batch behind it is one record, and has an index entry."""
+    log = open_log(index_interval_bytes=0)
+    for _ in range(20):
+        log.extend([b"v"] * size)
+    segment = log.segments.active
+    for offset in range(20 * size + 1):
+        position, end_offset = segment.cut_at(offset)
+        assert end_offset == offset // size * size
+        assert position == segment.log.size * (offset // size) // 20
+
+
 def test_truncation_to_below_the_first_segment_starts_anew(open_log: Open) -> None:
     p = open_log(segment_bytes=4096)
     p.extend([b"x" * 100] * 100)
@@ -238,3 +251,21 @@ def test_the_files_are_as_kafka_leaves_them_after_a_clean_close(open_log: Open, 
         assert (folder / f"{base:020d}.index").stat().st_size % 8 == 0
     assert (folder / f"{100:020d}.snapshot").exists()
     assert (folder / "leader-epoch-checkpoint").read_text() == "0\n1\n0 0\n"
+
+
+def test_a_reader_beside_a_writer_sees_what_a_truncation_inside_a_batch_leaves(open_log: Open) -> None:
+    """The end is then beyond the last record, until the next append."""
+    p = open_log()
+    p.extend([b"a"] * 10)
+    p.extend([b"b"] * 10)
+    r = open_log("r")
+    assert len(list(r)) == 20
+    p.truncate(15)
+    assert (r.high_watermark, len(list(r)), r[3].value) == (15, 10, b"a")
+    with open_log("r") as fresh:
+        assert len(list(fresh)) == 10
+    p.append(b"c")
+    assert [record.offset for record in r] == [*range(10), 15]
+    p.truncate(3)
+    assert list(r) == []
+    assert r.high_watermark == 3

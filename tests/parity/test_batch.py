@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import mmap
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,15 +41,23 @@ def everything(kernels: SimpleNamespace, data: bytes) -> list[tuple[Any, ...]]:
     return found
 
 
+def outline(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    return [(parameter.name, parameter.default) for parameter in inspect.signature(function).parameters.values()]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_twins_have_the_same_names_signatures_and_constants(pair: Pair, name: str) -> None:
     native, pure = (getattr(kernels, name) for kernels in pair)
     assert native.__all__ == pure.__all__
     for public in pure.__all__:
         mine, other = getattr(native, public), getattr(pure, public)
-        if callable(other):
-            one, two = ([(p.name, p.default) for p in inspect.signature(f).parameters.values()] for f in (mine, other))
-            assert one == two, public
+        if isinstance(other, type):
+            for method in (name for name, value in vars(other).items() if name[0] != "_" and callable(value)):
+                assert outline(getattr(mine, method)) == outline(getattr(other, method)), f"{public}.{method}"
+                assert getattr(mine, method).__doc__
+            assert mine.__doc__
+        elif callable(other):
+            assert outline(mine) == outline(other), public
             assert mine.__doc__
         else:
             assert mine == other, public

@@ -145,9 +145,22 @@ def test_columns_of_the_wrong_shape(kernels: SimpleNamespace) -> None:
     for table, row in ((columns(9)[:5], 0), ((*columns(9)[:5], columns(8)[0]), 0), (columns(9), -1), (columns(9), 7)):
         with pytest.raises(ValueError, match=r"columns|rows"):
             kernels.decode.decode_columns(area, fields, *EVERY, table, row, 0)
-    for last in (bytes(72), bytearray(71), None):
+    with pytest.raises(ValueError, match="at least one"):
+        kernels.decode.decode_columns(area, fields, *EVERY, (None,) * 6, 0, 0)
+    for last in (bytes(72), bytearray(71), 5):
         with pytest.raises(TypeError):
             kernels.decode.decode_columns(area, fields, *EVERY, (*columns(9)[:5], last), 0, 0)
+
+
+def test_columns_that_are_not_wanted(kernels: SimpleNamespace) -> None:
+    fields, area = area_of(kernels, SMALL)
+    whole = columns(3)
+    kernels.decode.decode_columns(area, fields, *EVERY, whole, 0, 0)
+    for wanted in range(1, 64):
+        table = tuple(column if wanted >> at & 1 else None for at, column in enumerate(columns(3)))
+        assert kernels.decode.decode_columns(area, fields, *EVERY, table, 0, 0) == 3
+        assert table == tuple(column if wanted >> at & 1 else None for at, column in enumerate(whole))
+        assert kernels.decode.read_columns(SMALL, 0, len(SMALL), *EVERY, table, 0, 0) == (3, len(SMALL))
 
 
 def test_check_records(kernels: SimpleNamespace) -> None:
@@ -401,3 +414,16 @@ def test_twins_agree_on_shaped_areas(
         base_offset=base_offset,
     )  # fmt: skip
     assert everything(pair[0], data) == everything(pair[1], data)
+
+
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_header_fields_that_are_too_few(kernels: SimpleNamespace, count: int) -> None:
+    fields, table = (0,) * count, (array("q", [0] * 6), *[None] * 5)
+    for call in (
+        lambda: kernels.decode.decode_records(b"", fields, *EVERY),
+        lambda: kernels.decode.decode_columns(b"", fields, *EVERY, table, 0, 0),
+        lambda: kernels.decode.check_records(b"", fields),
+        lambda: list(kernels.rows.decode_rows(kernels.source.Source(b""), fields, *EVERY, 0)),
+    ):
+        with pytest.raises(IndexError):
+            call()

@@ -167,7 +167,7 @@ def test_buffers_are_given_back(kernels: SimpleNamespace) -> None:
         buffer.append(1)  # BufferError while anybody holds it
 
 
-SIZES = [0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 255, 256, 257, 8191, 8192]
+SIZES = [0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 255, 256, 257, 2047, 2048, 8191, 8192]
 parts = st.none() | st.sampled_from(SIZES).flatmap(lambda size: st.sampled_from([bytes(size), b"\xab" * size]))
 times = st.sampled_from([-1, 0, 1, 63, 64, 8191, 8192, INT32_MAX, INT32_MAX + 1, NOW, INT64_MAX])
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=70)
@@ -196,6 +196,36 @@ def test_twins_agree_on_the_bounds_of_a_varint(pair: Pair) -> None:
         items = [(bytes(size), bytes(size))] * 130
         native, pure = (encode(kernels, items, 0, 4_500_000) for kernels in pair)
         assert native == pure
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_twins_agree_on_many_records(pair: Pair, step: int) -> None:
+    """Offset deltas of up to three bytes; every `step` records one that is not like the others."""
+    items = [(b"k", b"") if step and n % step == 0 else None for n in range(9000)]
+    native, pure = (encode(kernels, items, 0, 1 << 20) for kernels in pair)
+    assert native == pure
+
+
+def test_more_records_than_three_bytes_can_tell(pair: Pair) -> None:
+    """The pure twin would need half a minute for them."""
+    native, count = pair[0], (1 << 20) + 5
+    offsets = array("q", bytes(8 * (count + 1)))
+    for found, data in (
+        encode(native, [None] * count, 0, 1 << 24),
+        encode_columns(native, count, 0, 1 << 24, None, offsets, bytes([1]) * count, *(None,) * 4, 0, NOW),
+    ):
+        assert found[1] == count
+        assert [r.offset - 7 for r in read(native, data)] == list(range(count))
+
+
+@pytest.mark.parametrize("spare", range(-3, 3))
+@pytest.mark.parametrize("sizes", [(1, 2), (63, 64), (64, 63), (2047, 2047), (2048, 0), (5000, 5000)])
+def test_twins_agree_on_what_just_fits(pair: Pair, sizes: tuple[int, int], spare: int) -> None:
+    items = [(bytes(sizes[0]), bytes(sizes[1]))] * 3
+    room = len(encode(pair[1], items, 0, 99_999)[1]) + spare
+    native, pure = (encode(kernels, items, 0, room) for kernels in pair)
+    assert native == pure
+    assert native[0][1] == (3 if spare >= 0 else 2)
 
 
 # --- columns
@@ -292,3 +322,26 @@ def test_many_rows(pair: Pair) -> None:
     native, pure = (encode_columns(kernels, *arguments) for kernels in pair)
     assert native == pure
     assert native[0][1] == 2995
+
+
+@pytest.mark.parametrize(
+    ("items", "size"),
+    [
+        ([], 0),
+        ((), 0),
+        ([b"abc", None, (b"k", b"value"), (None, None), (b"", None)], 9),
+        ((b"abc", (b"k", None)), 4),
+        ([b"abc", bytearray(b"x")], -1),
+        ([(b"k", b"v", b"w")], -1),
+        ([(b"k",)], -1),
+        ([("k", b"v")], -1),
+        ([(b"k", memoryview(b"v"))], -1),
+        ([Record(-1, 5, b"k", b"v")], -1),
+        ([type("Own", (bytes,), {})(b"v")], -1),
+        (b"abc", -1),
+        (None, -1),
+        (iter([b"v"]), -1),
+    ],
+)
+def test_the_size_of_plain_items(kernels: SimpleNamespace, items: Any, size: int) -> None:
+    assert kernels.encode.plain_size(items) == size

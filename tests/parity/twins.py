@@ -10,7 +10,27 @@ from typing import Any
 
 from eventcore._pure.crc32c import crc32c
 
-NAMES = ("batch", "encode", "decode", "index", "tail")
+NAMES = (
+    "append",
+    "arrow",
+    "batch",
+    "clean",
+    "decode",
+    "encode",
+    "follow",
+    "gather",
+    "guard",
+    "index",
+    "marks",
+    "points",
+    "murmur2",
+    "offset_map",
+    "producers",
+    "rows",
+    "source",
+    "tail",
+    "transfer",
+)
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 NOW = 1_700_000_000_000

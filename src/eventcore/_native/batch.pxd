@@ -23,6 +23,8 @@ cdef enum:
     MAGIC_2 = 2
     CODEC_BITS = 0x07
     APPEND_TIME_BIT = 0x08
+    TRANSACTIONAL_BIT = 0x10
+    CONTROL_BIT = 0x20
     KNOWN_BITS = 0x7F
     HIGHEST_CODEC = 4
 

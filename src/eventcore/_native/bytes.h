@@ -36,15 +36,30 @@ static inline int add_overflows(int64_t a, int64_t b, int64_t *sum) { return __b
 /* What is written here before it is written there, also for whoever sees this process killed in between. */
 static inline void release_fence(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
 
-static inline void prefetch(const void *at) { __builtin_prefetch(at); }
+/* gcc takes a function that does nothing but prefetch for one without effects, and drops the calls: the empty asm is one. */
+static inline void prefetch(const void *at) { __builtin_prefetch(at); __asm__ volatile(""); }
+
+/* A load whose value nobody wants, so that the line is at hand. A prefetch that needs a walk to its page keeps others
+ * waiting on some processors; loads that do not depend on each other overlap. `at` must be readable. */
+static inline void fetch(const void *at) { (void)*(const volatile unsigned char *)at; }
 
 /* Keys and values are mostly 8 to 128 bytes, where calling libc costs more than the copy. Two moves may overlap, so
  * that no length needs a loop over single bytes; never a byte beyond `size` is touched. */
 static inline void copy_bytes(unsigned char *to, const unsigned char *from, size_t size) {
     if (size > 256) { memcpy(to, from, size); return; }
-    if (size >= 16) {
-        size_t at = 0;
-        for (; at + 16 <= size; at += 16) memcpy(to + at, from + at, 16);
+    if (size > 128) {
+        unsigned char *last = to + size - 64;
+        const unsigned char *tail = from + size - 64;
+        for (; to < last; to += 64, from += 64) memcpy(to, from, 64);
+        memcpy(last, tail, 64);
+    } else if (size > 64) {
+        memcpy(to, from, 64);
+        memcpy(to + size - 64, from + size - 64, 64);
+    } else if (size > 32) {
+        memcpy(to, from, 32);
+        memcpy(to + size - 32, from + size - 32, 32);
+    } else if (size >= 16) {
+        memcpy(to, from, 16);
         memcpy(to + size - 16, from + size - 16, 16);
     } else if (size >= 8) {
         memcpy(to, from, 8);
@@ -75,6 +90,14 @@ static inline unsigned char *put_varint(unsigned char *at, uint64_t value) {
     while (value > 0x7F) { *at++ = (unsigned char)(value | 0x80); value >>= 7; }
     *at++ = (unsigned char)value;
     return at;
+}
+
+/* A number below 0x4000. */
+static inline unsigned char *put_short(unsigned char *at, uint64_t value) {
+    if (value < 0x80) { *at = (unsigned char)value; return at + 1; }
+    at[0] = (unsigned char)(value | 0x80);
+    at[1] = (unsigned char)(value >> 7);
+    return at + 2;
 }
 
 /* A varint of one or two bytes, at most two of which are looked at. False, and nothing moved, if it is longer. */

@@ -2,24 +2,26 @@
 
 from libc.stdint cimport int64_t
 
-from eventcore._native.cursor cimport add_overflows, store_item, take_short
+from eventcore._native.cursor cimport add_overflows, prefetch, store_item, take_short
 from eventcore._native.records cimport LEAST_RECORD_BODY, Area, Slices, check_end, next_record, read_timestamp, wanted
 from eventcore._native.status cimport OK, Fault, Status
 
 
 cdef enum:
     COLUMN_COUNT = 6
+    AHEAD_BYTES = 2048  # what is that far ahead is asked for: each record's start depends on the one before
     LONGEST_PLAIN_START = 9  # length, attributes, two deltas and a length; all but the attributes of two bytes
 
 
 cdef struct Columns:
-    # Offset, timestamp, key position, key length, value position, value length.
+    # Offset, timestamp, key position, key length, value position, value length; NULL for what is not wanted.
     unsigned char* at[COLUMN_COUNT]
 
 
 cdef struct PlainRecord:
     int64_t timestamp_delta
     int64_t offset_delta
+    const unsigned char* key_at  # where the key's length stands
     const unsigned char* key
     int64_t key_length
     const unsigned char* value
@@ -38,6 +40,7 @@ cdef inline const unsigned char* read_plain(
     at += 1  # attributes
     if not (take_short(&at, &out.timestamp_delta) and take_short(&at, &out.offset_delta)):
         return NULL
+    out.key_at = at
     if not take_short(&at, &out.key_length) or not -1 <= out.key_length <= end - at:
         return NULL
     out.key = at
@@ -53,12 +56,18 @@ cdef inline void store_row(
     const Columns* columns, Py_ssize_t row, int64_t offset, int64_t timestamp, int64_t key_position,
     int64_t key_length, int64_t value_position, int64_t value_length,
 ) noexcept nogil:
-    store_item(columns.at[0], row, offset)
-    store_item(columns.at[1], row, timestamp)
-    store_item(columns.at[2], row, key_position)
-    store_item(columns.at[3], row, key_length)
-    store_item(columns.at[4], row, value_position)
-    store_item(columns.at[5], row, value_length)
+    if columns.at[0] != NULL:
+        store_item(columns.at[0], row, offset)
+    if columns.at[1] != NULL:
+        store_item(columns.at[1], row, timestamp)
+    if columns.at[2] != NULL:
+        store_item(columns.at[2], row, key_position)
+    if columns.at[3] != NULL:
+        store_item(columns.at[3], row, key_length)
+    if columns.at[4] != NULL:
+        store_item(columns.at[4], row, value_position)
+    if columns.at[5] != NULL:
+        store_item(columns.at[5], row, value_length)
 
 
 cdef inline void fill_plain_rows(
@@ -78,6 +87,8 @@ cdef inline void fill_plain_rows(
     cdef bint append_time = area.append_time
     cdef Py_ssize_t row = next_row[0]
     while left > 0:
+        prefetch(at + AHEAD_BYTES)
+        prefetch(at + AHEAD_BYTES + 64)
         after = read_plain(at, end, &record)
         if after == NULL or not previous < record.offset_delta <= last:
             break

@@ -3,7 +3,8 @@ from eventcore.types import Buffer, Record
 __all__ = ["check_records", "decode_columns", "decode_records", "read_columns", "read_records"]
 
 _BatchFields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
-_Columns = tuple[Buffer, Buffer, Buffer, Buffer, Buffer, Buffer]
+_Column = Buffer | None
+_Columns = tuple[_Column, _Column, _Column, _Column, _Column, _Column]
 
 def decode_records(data: Buffer, fields: _BatchFields, min_offset: int, max_offset: int) -> list[Record]: ...
 def read_records(

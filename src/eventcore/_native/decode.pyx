@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cython cimport boundscheck
 from libc.stdint cimport INT64_MAX, int32_t, int64_t
 
 from eventcore._native.batch cimport HEADER_BYTES, PREFIX_BYTES, UNLOCK_SIZE, Header, check_crc, read_batch
@@ -45,8 +46,8 @@ __all__ = ["check_records", "decode_columns", "decode_records", "read_columns", 
 cdef type Record = _Record
 
 
+@boundscheck(True)  # whoever calls made them up
 cdef int take_fields(Header* header, object fields) except -1:
-    # What the records lean on, of the 13 fields that `batch.read_header` gives.
     header.base_offset = fields[0]
     header.attributes = fields[5]
     header.last_offset_delta = fields[6]
@@ -197,17 +198,23 @@ cdef inline void release_table(Table* table) noexcept:
 cdef int take_table(Table* table, object columns, Py_ssize_t row) except -1:
     cdef tuple buffers = tuple(columns)
     cdef Py_buffer* view
+    cdef int at
     if len(buffers) != COLUMN_COUNT or row < 0:
-        raise ValueError("columns must be six int64 arrays of one length")
-    for column in buffers:
+        raise ValueError("columns must be six int64 arrays of one length, or None")
+    for at in range(COLUMN_COUNT):
+        table.columns.at[at] = NULL
+        if buffers[at] is None:
+            continue
         view = &table.views[table.held]
-        take_buffer(column, view, PyBUF_WRITABLE)
-        table.columns.at[table.held] = <unsigned char*>view.buf
+        take_buffer(buffers[at], view, PyBUF_WRITABLE)
+        table.columns.at[at] = <unsigned char*>view.buf
         table.held += 1
         if view.len % 8:
             raise TypeError("a column must be an int64 array")
         if view.len != table.views[0].len:
-            raise ValueError("columns must be six int64 arrays of one length")
+            raise ValueError("columns must be six int64 arrays of one length, or None")
+    if not table.held:
+        raise ValueError("at least one column must be there")
     table.capacity = table.views[0].len // 8
     return 0
 

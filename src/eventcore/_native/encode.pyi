@@ -3,7 +3,7 @@ from typing import Any
 
 from eventcore.types import Buffer
 
-__all__ = ["encode", "encode_columns"]
+__all__ = ["encode", "encode_columns", "plain_size"]
 
 def encode(
     buf: Buffer,
@@ -37,3 +37,4 @@ def encode_columns(
     attributes: int,
     now: int,
 ) -> tuple[int, int, int]: ...
+def plain_size(items: Any) -> int: ...

@@ -14,6 +14,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.long cimport PyLong_Check
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState
@@ -23,7 +24,9 @@ from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint64_t
 
 from eventcore._native.batch cimport APPEND_TIME_BIT, Header
 from eventcore._native.builder cimport Batch, Part, Row, add_row, close_batch, open_batch
-from eventcore._native.cursor cimport checked_range, load_item, put_varint, take_buffer, zigzag
+from eventcore._native.column_source cimport BAD_OFFSETS, NEGATIVE_TIMESTAMP, NO_TROUBLE, Column, Trouble, add_rows
+from eventcore._native.cursor cimport checked_range, put_varint, take_buffer, zigzag
+from eventcore._native.plain cimport add_plain_items, list_item, take_plain_item, tuple_item
 
 from eventcore.types import Record as _Record
 
@@ -34,7 +37,7 @@ cdef extern from "Python.h":
     PyThreadState* PyEval_SaveThread()
     void PyEval_RestoreThread(PyThreadState*)
 
-__all__ = ["encode", "encode_columns"]
+__all__ = ["encode", "encode_columns", "plain_size"]
 
 cdef type Record = _Record
 
@@ -174,7 +177,10 @@ cdef int add_items(Batch* batch, object items, Py_ssize_t first, int64_t now, bi
     cdef bint fits = True
     held.count = 0
     try:
-        while fits and first < (len(<list>items) if is_list else len(<tuple>items)):
+        while fits:
+            first = add_plain_items(batch, items, first, now)
+            if first >= (len(<list>items) if is_list else len(<tuple>items)):
+                break
             item = (<list>items)[first] if is_list else (<tuple>items)[first]
             row.headers.data, row.headers.size = b"\0", 1
             headers = take_item(item, now, &row, &held)
@@ -189,6 +195,24 @@ cdef int add_items(Batch* batch, object items, Py_ssize_t first, int64_t now, bi
     finally:
         release(&held)
     return 0
+
+
+def plain_size(object items):
+    """The bytes of keys and values of a list or tuple of plain items: bytes or None, or exact pairs of these.
+
+    -1 if it is something else, or holds something else.
+    """
+    cdef Py_ssize_t at, count, size = 0
+    cdef bint is_list = PyList_CheckExact(items)
+    cdef Part key, value
+    if not is_list and not PyTuple_CheckExact(items):
+        return -1
+    count = PyList_GET_SIZE(items) if is_list else PyTuple_GET_SIZE(items)
+    for at in range(count):
+        if not take_plain_item(list_item(items, at) if is_list else tuple_item(items, at), &key, &value):
+            return -1
+        size += max(key.size, 0) + max(value.size, 0)
+    return size
 
 
 def encode(
@@ -231,48 +255,6 @@ def encode(
     finally:
         PyBuffer_Release(&view)
     return pos + batch.used, batch.count, batch.max_timestamp
-
-
-cdef struct Column:
-    const unsigned char* data
-    Py_ssize_t size
-    const unsigned char* offsets  # NULL: the column is missing
-    const unsigned char* nulls    # NULL: no row is null
-
-
-cdef enum Trouble:
-    NO_TROUBLE, NEGATIVE_TIMESTAMP, BAD_OFFSETS
-
-
-cdef inline bint take_cell(const Column* column, Py_ssize_t row, Part* part) noexcept nogil:
-    # False if the column's offsets leave its data or go backwards.
-    cdef int64_t start, end
-    part.data, part.size = NULL, -1
-    if column.offsets == NULL or (column.nulls != NULL and column.nulls[row]):
-        return True
-    start, end = load_item(column.offsets, row), load_item(column.offsets, row + 1)
-    if not 0 <= start <= end <= column.size:
-        return False
-    part.data, part.size = column.data + start, end - start
-    return True
-
-
-cdef Trouble add_rows(
-    Batch* batch, Py_ssize_t* at, Py_ssize_t rows, const Column* keys, const Column* values,
-    const unsigned char* timestamps, int64_t now,
-) noexcept nogil:
-    cdef Row row
-    row.headers.data, row.headers.size = b"\0", 1
-    while at[0] < rows:
-        row.timestamp = now if timestamps == NULL else load_item(timestamps, at[0])
-        if row.timestamp < 0:
-            return NEGATIVE_TIMESTAMP
-        if not take_cell(keys, at[0], &row.key) or not take_cell(values, at[0], &row.value):
-            return BAD_OFFSETS
-        if not add_row(batch, &row):
-            return NO_TROUBLE
-        at[0] += 1
-    return NO_TROUBLE
 
 
 cdef struct Buffers:

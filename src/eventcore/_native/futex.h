@@ -45,6 +45,17 @@ static inline void sleep_on(const uint32_t *word, uint32_t seen, int64_t timeout
 #endif
 }
 
+/* Between two looks at a word that another core writes: leaves the memory bus and a sibling thread alone. */
+static inline void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb" ::: "memory");
+#else
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
 static inline void wake_all(uint32_t *word) {
 #if defined(__linux__)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

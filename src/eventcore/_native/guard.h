@@ -243,6 +243,9 @@ static int guard_is_broken(int32_t at) {
     return __atomic_load_n(&guard_slots[at].faults, __ATOMIC_SEQ_CST) != 0;
 }
 
+/* For those who look at it after every few bytes; it stays where it is as long as the map. */
+static const uint32_t *guard_faults_of(int32_t at) { return &guard_slots[at].faults; }
+
 static uint64_t guard_faults(void) { return __atomic_load_n(&guard_fault_count, __ATOMIC_RELAXED); }
 
 /* ---- system calls that not every system has: 0 or an errno ---- */

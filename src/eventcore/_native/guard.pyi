@@ -1,8 +1,12 @@
+from typing import final
+
 from eventcore.types import Buffer
 
 __all__ = ["Mapping", "allocate", "faults", "is_guarded"]
 
+@final
 class Mapping:
+    populated: int
     def __new__(cls, fd: int, size: int, write: bool, private: bool = False) -> Mapping: ...
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

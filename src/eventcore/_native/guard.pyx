@@ -6,8 +6,9 @@ free of it.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
+from cython cimport final
 from libc.errno cimport EINTR, ENOMEM, errno
-from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from posix.mman cimport (
     MADV_DONTNEED, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, madvise, mmap, munmap
 )
@@ -24,6 +25,7 @@ cdef extern from "guard.h" nogil:
     void guard_set(int32_t at, uintptr_t start, uintptr_t end)
     void guard_give_back(int32_t at)
     bint guard_is_broken(int32_t at)
+    const uint32_t* guard_faults_of(int32_t at)
     uint64_t guard_faults()
     int guard_populate(char* start, size_t size, bint write)
     int guard_allocate(int fd, int64_t start, int64_t size)
@@ -32,7 +34,13 @@ cdef extern from "guard.h" nogil:
 cdef extern from "string.h" nogil:
     void* memmem(const void* area, size_t size, const void* sub, size_t sub_size)
 
+cdef Py_ssize_t POPULATE_STEP = 1 << 18
+
 __all__ = ["Mapping", "allocate", "faults", "is_guarded"]
+
+
+cdef uint64_t fault_count() noexcept nogil:
+    return guard_faults()
 
 
 cdef int fail(int number) except -1:
@@ -45,6 +53,7 @@ cdef inline Py_ssize_t absolute(Py_ssize_t position, Py_ssize_t size) noexcept n
     return max(position, 0)
 
 
+@final  # one that could not be made is never seen: a subclass's __del__ would see it
 cdef class Mapping:
     """The first `size` bytes of a file as memory: shared, or `private`, where stores stay in this process.
 
@@ -56,15 +65,8 @@ cdef class Mapping:
     Raises OSError, and ValueError if the size is not above 0 or the file is shorter.
     """
 
-    cdef char* base
-    cdef Py_ssize_t size
-    cdef int32_t slot
-    cdef bint writable
-    cdef bint private
-
     def __cinit__(self, int fd, Py_ssize_t size, bint write, bint private=False):
         cdef int number
-        self.slot = -1
         if size <= 0:
             raise ValueError(f"a map must have at least one byte, not {size}")
         self.size = size
@@ -76,6 +78,7 @@ cdef class Mapping:
         self.slot = guard_take()
         if self.slot < 0:
             fail(ENOMEM)
+        self.faults = guard_faults_of(self.slot)
         self._map(fd)
 
     cdef int _map(self, int fd) except -1:
@@ -99,7 +102,7 @@ cdef class Mapping:
 
     def __dealloc__(self):
         # In this order: an address that is free again may become somebody else's.
-        if self.slot >= 0:
+        if self.faults != NULL:  # it has a slot; where not even the arguments could be read, all fields are 0
             guard_give_back(self.slot)
         if self.base != NULL:
             munmap(self.base, self.size)
@@ -138,17 +141,22 @@ cdef class Mapping:
     def populate(self, Py_ssize_t start, Py_ssize_t end):
         """Make the pages of `[start, end)` present, for stores where the map is writable: no fault awaits there then.
 
+        `populated`, which its owner sets, moves along where there is no gap: another thread may look at it meanwhile.
         Raises OSError (EFAULT) where a page cannot be had. Does nothing where the system does not know how to.
         """
-        cdef int number
-        cdef Py_ssize_t first
+        cdef int number = 0
+        cdef Py_ssize_t first, step
         self._check(start, end)
         first = start - start % <Py_ssize_t>guard_page_size
-        if start < end:
-            with nogil:
-                number = guard_populate(self.base + first, end - first, self.writable)
-            if number:
-                fail(number)
+        with nogil:
+            while first < end and not number:
+                step = min(end - first, POPULATE_STEP)
+                number = guard_populate(self.base + first, step, self.writable)
+                if not number and first <= self.populated < first + step:
+                    self.populated = first + step
+                first += step
+        if number:
+            fail(number)
 
     def forget(self, Py_ssize_t start, Py_ssize_t end):
         """Let the whole pages inside `[start, end)` of a private map read as the file again; shared ones always do."""

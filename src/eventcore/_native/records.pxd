@@ -15,6 +15,7 @@ cdef struct Slices:
     # Where the parts of one record lie; a length of -1 means null.
     int64_t timestamp_delta
     int64_t offset_delta
+    int64_t key_at  # where the key's length stands
     int64_t key_position
     int64_t key_length
     int64_t value_position
@@ -73,6 +74,7 @@ cdef inline Status slice_record(Area* area, Slices* out, Fault* fault) noexcept 
     status = read_varint(&c, 64, &out.timestamp_delta, fault)
     if status == OK:
         status = read_varint(&c, 32, &out.offset_delta, fault)
+    out.key_at = c.pos
     if status == OK:
         status = read_bytes(
             &c, b"a key of length {0} where {1} bytes are left", &out.key_position, &out.key_length, fault

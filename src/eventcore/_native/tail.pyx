@@ -26,16 +26,6 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 from eventcore._native.cursor cimport take_buffer
 
-cdef extern from "futex.h" nogil:
-    int64_t load_acquire(const int64_t* word)
-    void store_release(int64_t* word, int64_t value)
-    uint32_t load_ordered(const uint32_t* word)
-    void store_ordered(uint32_t* word, uint32_t value)
-    void add_ordered(uint32_t* word)
-    int64_t monotonic_ns()
-    void sleep_on(const uint32_t* word, uint32_t seen, int64_t timeout_ns)
-    void wake_all(uint32_t* word)
-
 __all__ = [
     "DURABLE",
     "GENERATION",
@@ -55,19 +45,6 @@ __all__ = [
     "wait",
     "wake",
 ]
-
-cdef enum:
-    STATE_BYTES = 4096
-    LOG_START_AT = 64
-    LAST_STABLE_AT = 72
-    HIGH_WATERMARK_AT = 80
-    LOG_END_AT = 88
-    DURABLE_AT = 96
-    GENERATION_AT = 104
-    SIGNAL_AT = 112
-    WAITERS_AT = 116
-    TRUNCATIONS_AT = 120
-    TRUNCATED_TO_AT = 128
 
 cdef int64_t LONGEST_SLEEP_NS = 1_000_000_000
 cdef int64_t LONGEST_UNFLAGGED_SLEEP_NS = 50_000_000
@@ -97,14 +74,6 @@ cdef int take_state(object state, Py_buffer* view, int flags) except -1:
     raise ValueError("the state must be aligned to 8 bytes")
 
 
-cdef inline int64_t* word_at(const Py_buffer* view, Py_ssize_t at) noexcept nogil:
-    return <int64_t*>(<char*>view.buf + at)
-
-
-cdef inline uint32_t* half_at(const Py_buffer* view, Py_ssize_t at) noexcept nogil:
-    return <uint32_t*>(<char*>view.buf + at)
-
-
 cdef int check_word(Py_ssize_t at) except -1:
     if at % 8 or at == SIGNAL_AT or not LOG_START_AT <= at <= TRUNCATED_TO_AT:
         raise ValueError(f"there is no 64-bit word at {at}")
@@ -131,14 +100,25 @@ def store(object state, Py_ssize_t at, int64_t value):
     PyBuffer_Release(&view)
 
 
-cdef void signal_all(const Py_buffer* view) noexcept nogil:
-    cdef uint32_t* signal_word = half_at(view, SIGNAL_AT)
-    cdef uint32_t* waiters = half_at(view, WAITERS_AT)
+cdef void signal_all(char* state) noexcept nogil:
+    cdef uint32_t* signal_word = <uint32_t*>(state + SIGNAL_AT)
+    cdef uint32_t* waiters = <uint32_t*>(state + WAITERS_AT)
     add_ordered(signal_word)
     if load_ordered(waiters):
         store_ordered(waiters, 0)
         add_ordered(signal_word)
         wake_all(signal_word)
+
+
+cdef void show_end(char* state, int64_t end) noexcept nogil:
+    store_release(<int64_t*>(state + LOG_END_AT), end)
+
+
+cdef void show(char* state, int64_t last_stable, int64_t end) noexcept nogil:
+    show_end(state, end)
+    store_release(<int64_t*>(state + HIGH_WATERMARK_AT), end)
+    store_release(<int64_t*>(state + LAST_STABLE_AT), last_stable)
+    signal_all(state)
 
 
 def publish(object state, int64_t last_stable, int64_t high_watermark, int64_t log_end, int64_t durable):
@@ -149,7 +129,7 @@ def publish(object state, int64_t last_stable, int64_t high_watermark, int64_t l
     store_release(word_at(&view, DURABLE_AT), durable)
     store_release(word_at(&view, HIGH_WATERMARK_AT), high_watermark)
     store_release(word_at(&view, LAST_STABLE_AT), last_stable)
-    signal_all(&view)
+    signal_all(<char*>view.buf)
     PyBuffer_Release(&view)
 
 
@@ -157,7 +137,7 @@ def wake(object state):
     """Change the signal and wake whoever waits for it."""
     cdef Py_buffer view
     take_state(state, &view, PyBUF_WRITABLE)
-    signal_all(&view)
+    signal_all(<char*>view.buf)
     PyBuffer_Release(&view)
 
 

@@ -6,6 +6,8 @@ caller has decompressed, with the 13 header fields that `batch.read_header` gave
 
 from __future__ import annotations
 
+from typing import Union
+
 from eventcore._pure import records
 from eventcore._pure.batch import (
     HEADER,
@@ -21,8 +23,12 @@ from eventcore.types import Buffer, Record
 
 __all__ = ["check_records", "decode_columns", "decode_records", "read_columns", "read_records"]
 
-Columns = tuple[Buffer, Buffer, Buffer, Buffer, Buffer, Buffer]
-"""int64 arrays: offset, timestamp, key position, key length, value position, value length (length -1: null)."""
+Column = Union[Buffer, None]
+Columns = tuple[Column, Column, Column, Column, Column, Column]
+"""int64 arrays: offset, timestamp, key position, key length, value position, value length (length -1: null).
+
+None for a column that is not wanted.
+"""
 
 
 def _take(view: memoryview, position: int, length: int) -> bytes | None:
@@ -78,16 +84,19 @@ def read_records(
     return out, start
 
 
-def _table(columns: Columns, row: int) -> tuple[list[memoryview], int]:
-    views = [as_bytes(column).cast("q") for column in columns]
-    if len(views) != 6 or row < 0 or any(len(view) != len(views[0]) for view in views):
-        raise ValueError("columns must be six int64 arrays of one length")
-    return views, len(views[0])
+def _table(columns: Columns, row: int) -> tuple[list[memoryview | None], int]:
+    views = [None if column is None else as_bytes(column).cast("q") for column in columns]
+    sizes = {len(view) for view in views if view is not None}
+    if len(views) != 6 or row < 0 or len(sizes) > 1:
+        raise ValueError("columns must be six int64 arrays of one length, or None")
+    if not sizes:
+        raise ValueError("at least one column must be there")
+    return views, sizes.pop()
 
 
 def _decode_columns(
     view: memoryview, start: int, end: int, fields: BatchFields, min_offset: int, max_offset: int,
-    table: list[memoryview], row: int, base_position: int,
+    table: list[memoryview | None], row: int, base_position: int,
 ) -> int:  # fmt: skip
     for parts, at in records.walk(view, start, end, fields[12], fields[6]):
         records.read_headers(view, parts)
@@ -95,12 +104,17 @@ def _decode_columns(
         if not min_offset <= offset < max_offset:
             continue
         append_time = fields[5] & LOG_APPEND_TIME
-        table[0][row] = offset
-        table[1][row] = fields[8] if append_time else records.timestamp_of(fields[7], parts.timestamp_delta, at)
-        table[2][row] = base_position + parts.key_position
-        table[3][row] = parts.key_length
-        table[4][row] = base_position + parts.value_position
-        table[5][row] = parts.value_length
+        cells = (
+            offset,
+            fields[8] if append_time else records.timestamp_of(fields[7], parts.timestamp_delta, at),
+            base_position + parts.key_position,
+            parts.key_length,
+            base_position + parts.value_position,
+            parts.value_length,
+        )
+        for column, cell in zip(table, cells, strict=True):
+            if column is not None:
+                column[row] = cell
         row += 1
     return row
 

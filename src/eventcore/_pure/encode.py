@@ -12,7 +12,7 @@ from eventcore._pure import records
 from eventcore._pure.batch import HEADER_SIZE, LOG_APPEND_TIME, PREFIX_SIZE, as_bytes, checked_range, write_header
 from eventcore.types import Buffer
 
-__all__ = ["encode", "encode_columns"]
+__all__ = ["encode", "encode_columns", "plain_size"]
 
 _SIZE_MAX = PREFIX_SIZE + (1 << 31) - 1
 
@@ -134,3 +134,19 @@ def encode_columns(
         -1, -1, -1, count,
     )  # fmt: skip
     return at, count, max_timestamp
+
+
+def plain_size(items: Any) -> int:
+    """The bytes of keys and values of a list or tuple of plain items: bytes or None, or exact pairs of these.
+
+    -1 if it is something else, or holds something else.
+    """
+    if type(items) not in (list, tuple):
+        return -1
+    size = 0
+    for item in items:
+        parts = item if type(item) is tuple else (None, item)
+        if len(parts) != 2 or any(part is not None and type(part) is not bytes for part in parts):
+            return -1
+        size += sum(len(part) for part in parts if part is not None)
+    return size

@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import sys
+from typing import final
 
 from eventcore.types import Buffer
 
@@ -20,6 +21,7 @@ _POPULATE_READ, _POPULATE_WRITE = 22, 23
 """MADV_POPULATE_*: Linux 5.14, EINVAL before."""
 
 
+@final
 class Mapping(mmap.mmap):
     """The first `size` bytes of a file as memory: shared, or `private`, where stores stay in this process.
 
@@ -27,6 +29,7 @@ class Mapping(mmap.mmap):
     OSError, and ValueError if the size is not above 0 or the file is shorter.
     """
 
+    populated: int
     _writable: bool
     _private: bool
 
@@ -40,7 +43,7 @@ class Mapping(mmap.mmap):
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if write or private else 0)
         untracked = {"trackfd": False} if sys.version_info >= (3, 13) else {}
         self = super().__new__(cls, fd, size, flags, protection, **untracked)
-        self._writable, self._private = write or private, private
+        self._writable, self._private, self.populated = write or private, private, 0
         return self
 
     @property
@@ -59,17 +62,21 @@ class Mapping(mmap.mmap):
     def populate(self, start: int, end: int) -> None:
         """Make the pages of `[start, end)` present, for stores where the map is writable: no fault awaits there then.
 
+        `populated`, which its owner sets, moves along where there is no gap: another thread may look at it meanwhile.
         Raises OSError (EFAULT) where a page cannot be had. Does nothing where the system does not know how to.
         """
         self._check(start, end)
-        if sys.platform != "linux" or start == end:
+        if start == end:
             return
         start -= start % mmap.PAGESIZE
         try:
-            self.madvise(_POPULATE_WRITE if self._writable else _POPULATE_READ, start, end - start)
+            if sys.platform == "linux":
+                self.madvise(_POPULATE_WRITE if self._writable else _POPULATE_READ, start, end - start)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
+        if start <= self.populated < end:
+            self.populated = end
 
     def forget(self, start: int, end: int) -> None:
         """Let the whole pages inside `[start, end)` of a private map read as the file again; shared ones always do."""

@@ -22,10 +22,11 @@ _MIN_RECORD_SIZE = 7
 
 
 class Slices(NamedTuple):
-    """Where the parts of one record lie; a length of -1 means null."""
+    """Where the parts of one record lie; a length of -1 means null. `key_at` is where the key's length stands."""
 
     timestamp_delta: int
     offset_delta: int
+    key_at: int
     key_position: int
     key_length: int
     value_position: int
@@ -48,8 +49,8 @@ def slice_record(buf: memoryview, pos: int, end: int) -> Slices:
     end = pos + size
     pos += 1  # attributes: no bit is in use
     timestamp_delta, pos = read_varlong(buf, pos, end)
-    offset_delta, pos = read_varint(buf, pos, end)
-    key_length, key_position = _length(buf, pos, end, "key", -1)
+    offset_delta, key_at = read_varint(buf, pos, end)
+    key_length, key_position = _length(buf, key_at, end, "key", -1)
     pos = key_position + max(key_length, 0)
     value_length, value_position = _length(buf, pos, end, "value", -1)
     pos = value_position + max(value_length, 0)
@@ -57,6 +58,7 @@ def slice_record(buf: memoryview, pos: int, end: int) -> Slices:
     return Slices(
         timestamp_delta,
         offset_delta,
+        key_at,
         key_position,
         key_length,
         value_position,

@@ -12,6 +12,16 @@ import eventcore as ec
 from eventcore.cli.failures import CommandFailed
 
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of one partition.", show_default=False)]
+StoreFolder = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of a store.", show_default=False)]
+AnyFolder = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The folder of one partition, or of a store.", show_default=False)
+]
+TopicName = Annotated[
+    str | None, typer.Option("--topic", metavar="TOPIC", help="PATH is a store's, and this topic is meant.")
+]
+PartitionNumber = Annotated[
+    int | None, typer.Option("--partition", min=0, metavar="N", help="This partition of the topic.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output: JSON, no colours, no progress.")]
 Fsync = Annotated[
     Literal["always", "interval", "never"],
@@ -37,6 +47,23 @@ def open_folder(
     except ec.LogLocked as error:
         error.hint = "end the other writer first; read, tail and stat work meanwhile"
         raise
+
+
+def open_store(
+    path: Path, mode: Literal["rw", "r"] = "r", fsync: str = "always", *, may_be_missing: bool = True
+) -> ec.Store:
+    """The store in a folder, without a thread that looks after it."""
+    check_folder(path, may_be_missing=mode != "r" and may_be_missing)
+    try:
+        return ec.open(path, mode, fsync, {"store.housekeeping.enable": False})  # type: ignore[arg-type]
+    except ec.LogLocked as error:
+        error.hint = "end the other writer first; read and stat work meanwhile"
+        raise
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store's."""
+    return (path / "meta.properties").is_file()
 
 
 def check_folder(path: Path, *, may_be_missing: bool = False) -> None:
@@ -75,15 +102,26 @@ def time_option(text: str | None, name: str) -> int | None:
         raise typer.BadParameter(str(error), param_hint=name) from None
 
 
-def config_option(pairs: list[str]) -> ec.LogConfig:
-    """The configuration that `name=value` pairs describe."""
+def confirm(question: str, refusal: str) -> None:
+    """Ask whoever runs the command; without a yes it has failed."""
+    if not typer.confirm(question, err=True):
+        raise CommandFailed(refusal)
+
+
+def config_pairs(pairs: list[str]) -> dict[str, str]:
+    """The names and values of `name=value` pairs."""
     values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not name=value", param_hint="--config")
         values[name.strip()] = value.strip()
+    return values
+
+
+def config_option(pairs: list[str]) -> ec.LogConfig:
+    """The configuration that `name=value` pairs describe."""
     try:
-        return ec.LogConfig.of(values)
+        return ec.LogConfig.of(config_pairs(pairs))
     except ec.InvalidConfig as error:
         raise typer.BadParameter(str(error), param_hint="--config") from None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from eventcore.cli.output import console
 
@@ -41,3 +41,27 @@ def spinner(text: str, wanted: bool) -> Iterator[None]:
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         progress.add_task(text, total=None)
         yield
+
+
+@contextmanager
+def step_progress(total: int, wanted: bool) -> Iterator[Callable[[int], None] | None]:
+    """A bar over bytes of work, told the bytes of each step."""
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (SpinnerColumn(), BarColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def work_progress(wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over bytes of work, told how many are done and how many there are in all."""
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (SpinnerColumn(), BarColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import eventcore as ec
-from eventcore.cli.options import Folder, Json, open_folder
+from eventcore.cli.options import AnyFolder, Json, is_store, open_folder
 from eventcore.cli.output import plain_text, print_table, size_text, time_text, write, write_json
+from eventcore.cli.stat_store import stat_store
 
 
-def stat(path: Folder, as_json: Json = False) -> None:
-    """Show segments, watermarks, producers, the state the log was left in, and what reads it."""
+def stat(path: AnyFolder, as_json: Json = False) -> None:
+    """Show segments, watermarks, producers, the state the log was left in, and what reads it; or all of a store."""
+    if is_store(path):
+        stat_store(path, as_json)
+        return
     with open_folder(path) as partition:
         facts = _facts(partition)
     if as_json:

@@ -18,12 +18,13 @@ from eventcore.types import Buffer
 _ENTRIES_AT_A_TIME = 512
 
 
-class EntryFile(ABC):
+class EntryFile(ABC, kernels.marks.Entries):
     """`count` entries of `entry_size` bytes in `data`; bytes behind them are zeros."""
 
     entry_size = 0
 
     def __init__(self, disk: Disk, path: Path, base_offset: int, *, write: bool, capacity: int = 0) -> None:
+        super().__init__()
         self.base_offset = base_offset
         self.file = MappedFile(
             disk,
@@ -33,19 +34,33 @@ class EntryFile(ABC):
             first_chunk=self.entry_size * _ENTRIES_AT_A_TIME,
         )
         self.data: Buffer = self.file.view
-        self.count = kernels.index.count_entries(self.data, self.entry_size)
+        self.count = kernels.index.count_entries(self._known(), self.entry_size)
+
+    def _known(self) -> memoryview:
+        """Its content: what it has just been grown by is not worth a page fault.
+
+        Where a roll cuts it just now, maps that nothing guards must not be touched behind the last entry.
+        """
+        if self.file.write or kernels.guard.is_guarded():
+            return memoryview(self.data)[: self.file.size]
+        return memoryview(self.file.read_at(0, self.file.size))
 
     @abstractmethod
     def offset_of(self, slot: int) -> int:
         """The offset in one entry."""
 
-    def reserve_entry(self) -> None:
-        """Make sure that the next entry, and the last one when it is sealed, find their blocks. Raises DiskFull."""
-        self.file.reserve(min((self.count + 2) * self.entry_size, self.file.capacity))
+    def reserve_entries(self, more: int = 1) -> bool:
+        """Make sure that so many entries, and the last one when it is sealed, find their blocks. Raises DiskFull.
+
+        False if the file has no room for them.
+        """
+        end = (self.count + more + 1) * self.entry_size
+        self.file.reserve(min(end, self.file.capacity))
+        return end <= self.file.capacity
 
     def next_position(self) -> int:
         """Where the next entry goes, its blocks reserved."""
-        self.reserve_entry()
+        self.reserve_entries()
         return self.count * self.entry_size
 
     def added(self) -> None:
@@ -68,10 +83,14 @@ class EntryFile(ABC):
 
     def crc(self, below: int | None = None) -> int:
         """CRC-32C of the entries, or of those below an offset."""
+        return kernels.crc32c.crc32c(self.below(below))
+
+    def below(self, offset: int | None) -> memoryview:
+        """The bytes of the entries below an offset; None: of all."""
         count = self.count
-        while below is not None and count and self.offset_of(count - 1) >= below:
+        while offset is not None and count and self.offset_of(count - 1) >= offset:
             count -= 1
-        return kernels.crc32c.crc32c(memoryview(self.data)[: count * self.entry_size])
+        return memoryview(self.data)[: count * self.entry_size]
 
     def reset(self) -> None:
         """Drop every entry, whatever the file holds."""

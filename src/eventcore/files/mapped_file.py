@@ -6,6 +6,7 @@
   the tail, so that a failing device is an error there, too.
 * Where the file system cannot reserve, the map is private: stores go to memory, and `flush` writes them by pwrite,
   which can fail as a call should. Whoever maps the file shared sees what was flushed.
+* A file that has a second name (a snapshot's) becomes a copy before it is opened for writing.
 * A mapped file never shrinks under its readers: it is cut only beyond what was ever published, in `trim`.
 * A mapping lives as long as anybody refers to it: readers keep theirs when the file is closed or deleted. A file
   opened for reading needs no descriptor beyond its mapping, so it keeps none.
@@ -13,26 +14,33 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from eventcore import _kernels as kernels
 from eventcore.disk import Disk
-from eventcore.errors import DiskFull, NotALog
+from eventcore.errors import DiskFull, NotALog, StorageError
+from eventcore.files.populator import POPULATOR
 
 _PAGE = 4096
 _LARGEST_CHUNK = 64 << 20
-_POPULATE = 1 << 20
+_STEP = 1 << 20
+_PATIENCE_S = 0.0002
+_LARGEST_LEAD = 16 << 20
+"""So far ahead of the tail pages are had by the populator; never further than there are bytes behind it."""
 _LARGEST_FLOOR = 16 << 20
 _FLOOR_SHARE = 64
 """What is left free for those who make space (retention, fencing): 1/64 of the file system, at most 16 MiB."""
 
 
-class MappedFile:
+class MappedFile(kernels.marks.End):
     """One mapped file. `size` is owned by the caller: bytes below it are content, above it zeros.
 
     Opened for reading, a missing file is an empty one: every file but the log can be done without.
     """
 
+    capacity = 0
     view = memoryview(b"")
     floored = False
     """Whether the file system's last free bytes are not for this kind of file."""
@@ -41,17 +49,24 @@ class MappedFile:
     _mapping: kernels.guard.Mapping | None = None
 
     def __init__(self, disk: Disk, path: Path, *, write: bool, capacity: int = 0, first_chunk: int = 1 << 20) -> None:
+        super().__init__()
         self.disk = disk
         self.path = path
         self.write = write
         self._chunk = first_chunk
-        self._reserved = self._populated = 0
+        self._reserved = 0
         self._unflushed = (0, 0)
+        self._populating = threading.Lock()
         self.private = False
+        if write:
+            disk.unshare(path)
         self.fd = disk.open(path, write=write, create=write) if write or disk.exists(path) else -1
         try:
-            self.size = disk.size(self.fd) if self.fd >= 0 else 0
-            self._map(max(capacity, self.size) if write else self.size)
+            if write:
+                self.size = disk.size(self.fd)
+                self._map(max(capacity, self.size))
+            elif self.fd >= 0:
+                self._map_as_it_is()
         except BaseException:
             self.close()
             raise
@@ -65,6 +80,16 @@ class MappedFile:
         self.capacity = capacity
         self._mapping = self.disk.map(self.fd, capacity, write=self.write, private=self.private) if capacity else None
         self.view = memoryview(self._mapping) if self._mapping is not None else memoryview(b"")
+
+    def _map_as_it_is(self) -> None:
+        """Map what there is of the file. Its writer may cut the reserved zeros meanwhile: then there is less of it."""
+        while True:
+            self.size = self.disk.size(self.fd)
+            try:
+                return self._map(self.size)
+            except StorageError:
+                if self.disk.size(self.fd) >= self.size:
+                    raise
 
     def read_at(self, position: int, size: int) -> bytes:
         """Up to `size` bytes as the file has them now; unlike a load from the map it cannot fault."""
@@ -80,20 +105,63 @@ class MappedFile:
             self.disk.close(fd)
 
     @property
+    def ready(self) -> int:
+        """Below this position pages are there to be stored to, as `reserve` has made sure."""
+        return self._mapping.populated if self._mapping is not None else 0
+
+    @property
+    def mapping(self) -> kernels.guard.Mapping | None:
+        """What `view` shows; None of an empty file."""
+        return self._mapping
+
+    @property
     def broken(self) -> bool:
         """Whether a page of the map could not be had: nothing read or stored since then is to be believed."""
         return self._mapping is not None and self._mapping.broken
 
     def reserve(self, end: int) -> None:
-        """Make sure the blocks below `end` are ours. Raises DiskFull, with nothing changed."""
-        if end <= self._populated:
+        """Make sure the blocks below `end` are ours, and pages there. Raises DiskFull, with nothing changed."""
+        if end <= self.ready:
             return
         if end > self._reserved:
             self._reserve(end)
-        target = min(self._reserved, max(end, self._populated + _POPULATE))
-        if not self.private and self._mapping is not None:
-            self.disk.populate(self.fd, self._mapping, self._populated, target)
-        self._populated = target
+        while not self._populating.acquire(timeout=_PATIENCE_S):
+            if end <= self.ready:  # the populator was at it
+                return
+        try:
+            self._populate(max(end, self.ready + _STEP))
+        finally:
+            self._populating.release()
+
+    def populate(self, end: int) -> None:
+        """Have the pages below `end` in place, of what is reserved. One thread at a time does that, the populator or
+        whoever needs them now: two that make the same pages take longer than one.
+        """
+        with self._populating:
+            self._populate(end)
+
+    def _populate(self, end: int) -> None:
+        mapping, end = self._mapping, min(end, self._reserved)
+        if mapping is None or end <= mapping.populated:
+            return
+        mapping.populated = max(mapping.populated, min(self.size, end) // _PAGE * _PAGE)  # content has its pages
+        if self.private:
+            mapping.populated = end
+        elif self.fd >= 0:
+            self.disk.populate(self.fd, mapping, mapping.populated, end)
+
+    def lead(self) -> None:
+        """Have the populator make pages ahead of the tail: few for a small file, more the larger it has become."""
+        lead = min(self.size, _LARGEST_LEAD)
+        if self.ready < min(self._reserved, self.size + lead // 2):
+            POPULATOR.ask(self, self.size + lead)
+
+    def preallocate(self) -> None:
+        """Reserve all of it, and have all its pages. Without space for that it is left as it is."""
+        with suppress(DiskFull):
+            if self._reserved < self.capacity:
+                self._reserve(self.capacity)
+            POPULATOR.ask(self, self.capacity)
 
     def _reserve(self, end: int) -> None:
         target = self._rounded(max(end, self._reserved + self._chunk))
@@ -150,7 +218,7 @@ class MappedFile:
         """Let a trimmed file grow again, up to `capacity`."""
         if capacity > self.capacity:
             self.flush()
-            self._reserved = self._populated = self.capacity // _PAGE * _PAGE
+            self._reserved = self.capacity // _PAGE * _PAGE
             self._map(capacity)
 
     def sync(self) -> None:
@@ -164,7 +232,8 @@ class MappedFile:
         self.disk.cut(self.fd, size)
         self.size = self.capacity = min(self.capacity, size)
         self._reserved = min(self._reserved, size)
-        self._populated = min(self._populated, size)
+        if self._mapping is not None:
+            self._mapping.populated = min(self._mapping.populated, size)
 
     def release(self) -> None:
         """`close`, and keep no reference to the mapping."""

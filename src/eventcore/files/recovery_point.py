@@ -108,6 +108,25 @@ def _parse(slot: bytes) -> tuple[int, RecoveryPoint]:
     )
 
 
+def encode(point: RecoveryPoint, boot_id: bytes, sequence: int = 1) -> bytes:
+    """The slot of a point."""
+    body = _BODY.pack(
+        sequence,
+        int(point.clean),
+        point.recovery_point,
+        point.base_offset,
+        point.position,
+        point.log_start_offset,
+        point.truncate_to,
+        point.truncate_base,
+        point.truncate_position,
+        boot_id,
+        *point.index_crcs,
+        point.snapshot_crc,
+    )
+    return _FRAME.pack(MAGIC, VERSION, kernels.crc32c.crc32c(body)) + body
+
+
 class RecoveryFile:
     """The file of the one writer."""
 
@@ -126,21 +145,7 @@ class RecoveryFile:
     def write(self, point: RecoveryPoint) -> None:
         """Set the recovery point; durable on return. If it fails, the one before it or this one counts."""
         sequence = self._sequence + 1
-        body = _BODY.pack(
-            sequence,
-            int(point.clean),
-            point.recovery_point,
-            point.base_offset,
-            point.position,
-            point.log_start_offset,
-            point.truncate_to,
-            point.truncate_base,
-            point.truncate_position,
-            self._disk.boot_id(),
-            *point.index_crcs,
-            point.snapshot_crc,
-        )
-        slot = _FRAME.pack(MAGIC, VERSION, kernels.crc32c.crc32c(body)) + body
+        slot = encode(point, self._disk.boot_id(), sequence)
         self._disk.pwrite_all(self._fd, slot, _SLOTS[sequence % 2])
         self._disk.sync(self._fd)
         self._sequence, self.point = sequence, point

@@ -13,6 +13,7 @@ a failed sync: what the page cache shows may not be what the disk has.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ class StateFile:
 
     def __init__(self, disk: Disk, path: Path, *, create: bool, write: bool = True) -> None:
         self.path = path
+        self._changes, self._changing = 0, threading.Lock()
         self._file = _SharedPage(disk, path, write=write, capacity=tail.STATE_SIZE if create else 0, first_chunk=4096)
         self.page = self._file.view
         try:
@@ -90,13 +92,19 @@ class StateFile:
     def changing(self) -> Iterator[None]:
         """Around every change of the set of segments: the generation is odd meanwhile, and another one afterwards.
 
-        A reader that finds it odd, or different after it has looked at the folder, looks again.
+        A reader that finds it odd, or different after it has looked at the folder, looks again. Changes may overlap: a
+        roll while a cleaned segment takes its place.
         """
-        self.store(tail.GENERATION, self.load(tail.GENERATION) | 1)
+        with self._changing:
+            self._changes += 1
+            self.store(tail.GENERATION, self.load(tail.GENERATION) | 1)
         try:
             yield
         finally:
-            self.store(tail.GENERATION, self.load(tail.GENERATION) + 1)
+            with self._changing:
+                self._changes -= 1
+                if not self._changes:
+                    self.store(tail.GENERATION, self.load(tail.GENERATION) + 1)
             tail.wake(self.page)
 
     def truncating(self, offset: int) -> None:

@@ -7,6 +7,7 @@ and the next append writes over it. What was read is kept: a look at the file co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,11 @@ class TxnEntry(NamedTuple):
     last_stable_offset: int
 
 
+def encode_entries(entries: Iterable[TxnEntry]) -> bytes:
+    """The bytes of a file with these entries."""
+    return b"".join(TXN_INDEX_ENTRY.struct.pack(VERSION, *entry) for entry in entries)
+
+
 class TxnIndex:
     """The transaction index of the segment that starts at `base_offset`. One thread writes, any number read."""
 
@@ -44,11 +50,8 @@ class TxnIndex:
         """All entries, as they are in the file now. Raises CorruptFile or UnsupportedFormat."""
         if self._in_memory:
             return self._known
-        try:
-            fd = self._disk.open(self._path, write=False)
-        except NotALog:
-            if self._disk.exists(self._path):
-                raise
+        fd = self._open()
+        if fd < 0:
             self._known = ()
             return self._known
         try:
@@ -56,6 +59,13 @@ class TxnIndex:
         finally:
             self._disk.close(fd)
         return self._known
+
+    def _open(self) -> int:
+        """-1 if there is no file. The writer makes it with the first entry, which may be between two looks."""
+        try:
+            return self._disk.open(self._path, write=False)
+        except NotALog:
+            return self._disk.open(self._path, write=False) if self._disk.exists(self._path) else -1
 
     def _read(self, fd: int, known: tuple[TxnEntry, ...]) -> tuple[TxnEntry, ...]:
         """`known` and the entries that follow it; anew from the start if the file has become shorter."""
@@ -113,11 +123,16 @@ class TxnIndex:
     def crc(self, below: int | None = None) -> int:
         """CRC-32C of the file's entries, or of those below an offset. Raises CorruptFile, UnsupportedFormat."""
         entries = [entry for entry in self.entries() if below is None or entry.last_offset < below]
-        return kernels.crc32c.crc32c(b"".join(TXN_INDEX_ENTRY.struct.pack(VERSION, *entry) for entry in entries))
+        return kernels.crc32c.crc32c(encode_entries(entries))
 
     def keep_in_memory(self, offset: int) -> None:
         """For readers that replay the log from `offset` on: there the file is not believed, and it is not written."""
         self._known = tuple(entry for entry in self.entries() if entry.last_offset < offset) if offset else ()
+        self._in_memory = True
+
+    def detach(self) -> None:
+        """Its file is about to get another name: what it says now counts from now on, whatever has its name then."""
+        self.entries()
         self._in_memory = True
 
     def truncate(self, offset: int) -> None:

@@ -85,13 +85,16 @@ class BatchHeader(NamedTuple):
         return self.base_timestamp if self.attributes & DELETE_HORIZON else None
 
 
-def records_area(buf: Buffer, position: int, header: BatchHeader, limit: int) -> memoryview:
-    """The decompressed records of the batch at `position`; at most `limit` bytes are ever allocated for it.
+def records_area(
+    buf: Buffer, position: int, header: BatchHeader, limit: int, scratch: compression.Scratch | None = None
+) -> memoryview:
+    """The decompressed records of the batch at `position`, in the `scratch` if there is one; at most `limit` bytes are
+    ever allocated for them.
 
     Raises CorruptRecord for bytes that do not decompress or exceed `limit`, MissingCodec without the library.
     """
     stored = memoryview(buf)[position + HEADER_SIZE : position + header.size]
-    return memoryview(compression.decompress(header.codec, stored, limit)) if header.codec else stored
+    return memoryview(compression.decompress(header.codec, stored, limit, scratch)) if header.codec else stored
 
 
 def assign_offset(buf: memoryview, position: int, base_offset: int, leader_epoch: int) -> None:

@@ -30,6 +30,8 @@ _ZSTD_WINDOW_MAX = 1 << 27
 """What zstd's own readers accept by default; memory for a window is touched only as far as content comes."""
 _ZSTD_HEADER_MAX = 18
 _ZSTD_RLE = 1
+_ZSTD_GUESS = 8
+"""How many times larger events mostly become."""
 
 XERIAL_HEADER = b"\x82SNAPPY\x00" + b"\x00\x00\x00\x01" * 2
 _XERIAL_MAGIC = XERIAL_HEADER[:8]
@@ -94,8 +96,40 @@ def _check_level(codec: int, level: int | None) -> None:
         raise UsageError(f"{codec_name(codec)} has no level {level}", hint=f"use {low} to {high}")
 
 
-def decompress(codec: int, data: Buffer, limit: int) -> Buffer:
-    """The records inside `data`, a whole records area.
+class Scratch:
+    """Room for decompressed records, and what decompressing needs besides, for one batch after the other.
+
+    What comes out of it is overwritten by the next batch. One thread uses it at a time.
+    """
+
+    def __init__(self) -> None:
+        self._room = bytearray()
+        self._zstd: zstandard.ZstdDecompressor | None = None
+
+    def room(self, size: int) -> bytearray:
+        """At least `size` bytes; older room stays as it is for whoever still has it."""
+        if len(self._room) < size:
+            self._room = bytearray(size)
+        return self._room
+
+    def more_room(self, size: int) -> bytearray:
+        """At least `size` bytes, beginning with those that are there."""
+        try:
+            self._room.extend(bytes(size - len(self._room)))
+        except BufferError:  # somebody still has what was here before
+            self._room = self._room + bytes(size - len(self._room))
+        return self._room
+
+    @property
+    def zstd(self) -> zstandard.ZstdDecompressor:
+        """A decompressor; to make one costs about as much as a small batch."""
+        if self._zstd is None:
+            self._zstd = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
+        return self._zstd
+
+
+def decompress(codec: int, data: Buffer, limit: int, scratch: Scratch | None = None) -> Buffer:
+    """The records inside `data`, a whole records area; with a `scratch` they lie in it.
 
     Raises CorruptRecord for bytes that are no such stream and for more than `limit` bytes of output, UnsupportedFormat
     for an unknown codec, MissingCodec without the library.
@@ -104,7 +138,7 @@ def decompress(codec: int, data: Buffer, limit: int) -> Buffer:
         raise UnsupportedFormat(f"records compressed with codec {codec}")
     failures: tuple[type[Exception], ...] = (zlib.error, zstandard.ZstdError, _Malformed, *_library_errors(codec))
     try:
-        return _READERS[codec](memoryview(data), limit)
+        return _READERS[codec](memoryview(data), limit, scratch or Scratch())
     except failures as error:
         raise CorruptRecord(f"the {codec_name(codec)} records do not decompress: {error}") from None
 
@@ -134,11 +168,11 @@ def _library_errors(codec: int) -> tuple[type[Exception], ...]:
     return (_cramjam().DecompressionError,) if codec in (SNAPPY, LZ4) else ()
 
 
-def _read_plain(data: memoryview, limit: int) -> Buffer:
+def _read_plain(data: memoryview, limit: int, scratch: Scratch) -> Buffer:
     return _joined([data], limit)
 
 
-def _read_gzip(data: memoryview, limit: int) -> Buffer:
+def _read_gzip(data: memoryview, limit: int, scratch: Scratch) -> Buffer:
     return _joined(_gzip_chunks(data), limit)
 
 
@@ -156,17 +190,19 @@ def _gzip_chunks(data: memoryview) -> Iterator[bytes]:
         raise _Malformed("the stream is cut off")
 
 
-def _read_zstd(data: memoryview, limit: int) -> Buffer:
-    return _joined(_zstd_chunks(data), limit)
-
-
-def _zstd_chunks(data: memoryview) -> Iterator[bytes]:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
-    with decompressor.stream_reader(data, read_across_frames=True) as reader:
-        while chunk := reader.read(_CHUNK):
-            yield chunk
+def _read_zstd(data: memoryview, limit: int, scratch: Scratch) -> Buffer:
+    """The frames need not say what they hold: the room grows with what comes, to one byte above the limit."""
+    room, size = scratch.room(min(_ZSTD_GUESS * len(data), limit) + 1), 0
+    with scratch.zstd.stream_reader(data, read_across_frames=True) as reader:
+        while count := reader.readinto(memoryview(room)[size : limit + 1]):
+            size += count
+            if size > limit:
+                raise _Malformed(f"there are more than {limit} bytes")
+            if size == len(room):
+                room = scratch.more_room(min(size + max(size >> 2, _CHUNK), limit + 1))
     if not _zstd_is_whole(data):
         raise _Malformed("the frame is cut off")
+    return memoryview(room)[:size]
 
 
 def _zstd_is_whole(data: memoryview) -> bool:
@@ -200,7 +236,7 @@ def _snappy_compress(data: memoryview) -> bytes:
     return bytes(out)
 
 
-def _read_snappy(data: memoryview, limit: int) -> Buffer:
+def _read_snappy(data: memoryview, limit: int, scratch: Scratch) -> Buffer:
     total = 0
     for _, size in _snappy_blocks(data):
         total += size
@@ -268,10 +304,11 @@ def _lz4_dense_block(plain: memoryview, level: int) -> Buffer:
     return frame[start:end] if is_whole else _lz4_block(plain)
 
 
-def _read_lz4(data: memoryview, limit: int) -> Buffer:
+def _read_lz4(data: memoryview, limit: int, scratch: Scratch) -> Buffer:
     """One frame of any flags but a dictionary. The library reads it, checksums and all; we say how much it may hold."""
-    out = bytearray(min(_lz4_size_max(data), limit))
-    return memoryview(out)[: _cramjam().lz4.decompress_into(data, out)]
+    size_max = min(_lz4_size_max(data), limit)
+    out = memoryview(scratch.room(size_max))[:size_max]
+    return out[: _cramjam().lz4.decompress_into(data, out)]
 
 
 def _lz4_size_max(data: memoryview) -> int:
@@ -296,7 +333,7 @@ def _lz4_size_max(data: memoryview) -> int:
     return size_max
 
 
-_READERS: dict[int, Callable[[memoryview, int], Buffer]] = {
+_READERS: dict[int, Callable[[memoryview, int, Scratch], Buffer]] = {
     NONE: _read_plain,
     GZIP: _read_gzip,
     SNAPPY: _read_snappy,

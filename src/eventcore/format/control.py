@@ -7,6 +7,7 @@ value  of ABORT and COMMIT: int16 version = 0 | int32 coordinator epoch; bytes o
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from eventcore.errors import CorruptRecord, UsageError
@@ -44,6 +45,7 @@ def read_marker(key: bytes, value: bytes) -> Marker:
     return Marker(kind, coordinator_epoch)
 
 
+@lru_cache(maxsize=1 << 6)
 def marker_record(kind: int, coordinator_epoch: int) -> tuple[bytes, bytes]:
     """Key and value of an ABORT or COMMIT marker."""
     if kind not in (ABORT, COMMIT):

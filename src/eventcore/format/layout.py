@@ -103,9 +103,17 @@ PRODUCER_SNAPSHOT_ENTRY = Layout(
     Field("last_sequence", "i", "-1: no batch yet"),
     Field("last_offset", "q", "-1: no batch yet"),
     Field("offset_delta", "i", "last offset − first offset of the last batch"),
-    Field("timestamp", "q", "of the last batch or marker"),
+    Field("timestamp", "q", "when it was heard of; Kafka: of the last batch or marker"),
     Field("coordinator_epoch", "i", "of the last marker; -1: none"),
     Field("current_txn_first_offset", "q", "-1: no open transaction"),
+)
+PRODUCER_BATCH = Layout(
+    "batch of a producer",
+    Field("producer_id", "q", "of which there is an entry"),
+    Field("last_offset", "q", "that of the entry, or one below"),
+    Field("timestamp", "q", "of the batch"),
+    Field("last_sequence", "i", ""),
+    Field("offset_delta", "i", "last offset − first offset"),
 )
 LAYOUTS = (
     BATCH_HEADER,
@@ -114,4 +122,5 @@ LAYOUTS = (
     TXN_INDEX_ENTRY,
     PRODUCER_SNAPSHOT_HEADER,
     PRODUCER_SNAPSHOT_ENTRY,
+    PRODUCER_BATCH,
 )

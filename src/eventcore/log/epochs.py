@@ -71,13 +71,12 @@ class EpochCache:
 
     def truncate_from_start(self, offset: int) -> None:
         """Drop the epochs that end at or below `offset`; the one that holds it now begins there (E3)."""
-        dropped = [entry for entry in self._entries if entry[1] <= offset]
-        if dropped:
-            self._replace([(dropped[-1][0], offset), *self._entries[len(dropped) :]])
+        self._replace(_from_start(self._entries, offset))
 
-    def clear(self) -> None:
-        """Forget all epochs."""
-        self._replace([])
+    def replace(self, entries: list[tuple[int, int]], log_start: int) -> None:
+        """Believe these entries of a log that begins at `log_start` instead: all of them or, after a crash, none."""
+        self._replace(_from_start(entries, log_start))
+        self.damaged = False
 
     def _replace(self, entries: list[tuple[int, int]]) -> None:
         """First the file: were a failed write to change the cache, the next call would find nothing left to write."""
@@ -86,3 +85,8 @@ class EpochCache:
         if self._write:
             checkpoint.write_epochs(self._disk, self._path, entries)
         self._entries = entries
+
+
+def _from_start(entries: list[tuple[int, int]], offset: int) -> list[tuple[int, int]]:
+    dropped = [entry for entry in entries if entry[1] <= offset]
+    return [(dropped[-1][0], offset), *entries[len(dropped) :]] if dropped else entries

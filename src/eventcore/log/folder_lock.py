@@ -22,13 +22,17 @@ _OWN_NAMES = {LOCK_NAME, state_file.NAME, recovery_point.NAME, EPOCHS_NAME, "par
 
 
 class FolderLocks:
-    """Held from construction until `release`. Raises LogLocked, naming the holder."""
+    """Held from construction until `release`. Raises LogLocked, naming the holder.
 
-    def __init__(self, disk: Disk, folder: Path, owner: str) -> None:
+    With `in_store` the caller has the log directory's lock for himself, and so for all partitions in it.
+    """
+
+    def __init__(self, disk: Disk, folder: Path, owner: str, *, in_store: bool = False) -> None:
         self._disk = disk
         self._fds = [disk.lock(folder / LOCK_NAME, owner)]
         try:
-            self._share(folder.resolve().parent)
+            if not in_store:
+                self._share(folder.resolve().parent)
         except BaseException:
             self.release()
             raise

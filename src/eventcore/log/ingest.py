@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from eventcore import _kernels as kernels
 from eventcore.clock import Clock
-from eventcore.config import LogConfig
+from eventcore.config import INT32_MAX, LogConfig
 from eventcore.errors import CorruptRecord, InvalidRecord, Truncated
 from eventcore.format import control
-from eventcore.format.batch import BatchHeader, records_area
+from eventcore.format.batch import CONTROL, TRANSACTIONAL, BatchHeader, records_area
 from eventcore.log import validator
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import LocalLog
 from eventcore.log.producer_store import ProducerStore, index_aborted
-from eventcore.log.segment import INT32_MAX
-from eventcore.log.writer import BatchWriter
-from eventcore.types import BatchInfo
+from eventcore.log.writer import BatchWriter, bad_crc
+from eventcore.types import BatchInfo, Record
+
+_MARKER_BYTES = 256
+
+
+class TransactionEnd(NamedTuple):
+    """What a coordinator has decided. With `raises_epoch` it ends each transaction under a new epoch (KIP-890)."""
+
+    producer_id: int
+    producer_epoch: int
+    commit: bool
+    coordinator_epoch: int = 0
+    raises_epoch: bool = False
+
+    def marker(self) -> tuple[bytes, bytes]:
+        """Key and value of the control record."""
+        return control.marker_record(control.COMMIT if self.commit else control.ABORT, self.coordinator_epoch)
+
+    def encoded(self, offset: int, leader_epoch: int, now: int) -> bytes:
+        """The marker, a batch of one control record."""
+        buf = bytearray(_MARKER_BYTES)
+        record, who = Record(-1, now, *self.marker()), (self.producer_id, self.producer_epoch, -1)
+        attributes = TRANSACTIONAL | CONTROL
+        end, *_ = kernels.encode.encode(buf, 0, len(buf), [record], 0, offset, leader_epoch, attributes, now, *who)
+        return bytes(buf[:end])
 
 
 class Ingest:
@@ -29,9 +54,14 @@ class Ingest:
         self._producers = producers
         self._epochs = epochs
 
+    def append(self, data: memoryview, origin: str, leader_epoch: int, local: LocalLog) -> BatchInfo:
+        """Append a batch from a client (validated, deduplicated) or batches from a leader (offsets kept)."""
+        return self.from_client(data, leader_epoch) if origin == "client" else self.from_leader(data, local)
+
     def from_client(self, data: memoryview, leader_epoch: int) -> BatchInfo:
         """One batch of a producer: checked whole, then given its offsets. A repeat gets its first offsets again."""
-        header, area = validator.validate(data, self._config, self._clock.now_ms())
+        now = self._clock.now_ms()
+        header, area = validator.validate(data, self._config, now)
         if header.producer_id >= 0:
             known = self._producers.state.find_duplicate(header)
             if known is not None:
@@ -40,8 +70,18 @@ class Ingest:
         # The epoch first (rule A1): what may fail must not stand between a batch and the note of its producer.
         self._epochs.assign(leader_epoch, self._writer.end_offset)
         header = self._writer.place(header._replace(leader_epoch=leader_epoch), area)
-        self._producers.state.note(header)
+        self._producers.state.note(header, now)
         return BatchInfo(header.base_offset, header.last_offset, header.max_timestamp)
+
+    def end_transaction(self, end: TransactionEnd, leader_epoch: int, local: LocalLog) -> int:
+        """Append the marker that ends a producer's transaction (rule P6)."""
+        now, first = self._clock.now_ms(), local.end_offset
+        data, kind = end.encoded(first, leader_epoch, now), control.COMMIT if end.commit else control.ABORT
+        header = BatchHeader.read(data, 0)
+        self._producers.state.check_marker(header, end.coordinator_epoch, raises_epoch=end.raises_epoch)
+        self._epochs.assign(leader_epoch, first)
+        self._append(memoryview(data), 0, header, kind, local)
+        return first
 
     def from_leader(self, data: memoryview, local: LocalLog) -> BatchInfo:
         """Whole batches as a Fetch response carries them; a cut batch at the end is left out.
@@ -52,6 +92,9 @@ class Ingest:
         found = _whole_batches(data)
         if not found:
             raise Truncated("no whole batch", hint="fetch more bytes", position=0)
+        plain = not any(header.control or header.leader_epoch > self._epochs.latest for _, header in found)
+        if not plain or found[0][1].base_offset < local.end_offset:
+            _check_crcs(data, found)
         end = local.end_offset
         first = found[0][1]
         if first.base_offset < end <= first.last_offset and local.segments.first.base_offset == end:
@@ -70,19 +113,25 @@ class Ingest:
                     hint="truncate to the leader's log start, and fetch from there",
                 )
             end = header.next_offset
-        for (position, header), kind in zip(found, kinds, strict=True):
-            self._append(data, position, header, kind, local)
+        if plain and self._writer.copy_all(data, found):
+            for _, header in found:
+                self._producers.state.note(header, self._clock.now_ms())
+        else:
+            _check_crcs(data, found)
+            for (position, header), kind in zip(found, kinds, strict=True):
+                self._append(data, position, header, kind, local)
         return BatchInfo(first.base_offset, end - 1, max(header.max_timestamp for _, header in found))
 
     def _append(self, data: memoryview, position: int, header: BatchHeader, kind: int, local: LocalLog) -> None:
         if header.leader_epoch > self._epochs.latest:
             self._epochs.assign(header.leader_epoch, header.base_offset)
         self._writer.copy(data, position, header, aborts=kind == control.ABORT)
+        now = self._clock.now_ms()
         if not header.control:
-            self._producers.state.note(header)
+            self._producers.state.note(header, now)
         elif header.transactional:
             segment = local.active
-            completed = self._producers.note_marker(segment, segment.log.size - header.size, header)
+            completed = self._producers.note_marker(segment, segment.log.size - header.size, header, now)
             if completed is not None:
                 with local.fencing():  # an opening notes it again; a retry would find the marker there already
                     index_aborted(segment, completed)
@@ -99,7 +148,14 @@ def _marker_kind(data: memoryview, position: int, header: BatchHeader) -> int:
     return control.read_marker(records[0].key, records[0].value or b"").kind
 
 
+def _check_crcs(data: memoryview, found: list[tuple[int, BatchHeader]]) -> None:
+    for position, header in found:
+        if not kernels.batch.crc_holds(data, position):
+            raise bad_crc(position, header)
+
+
 def _whole_batches(data: memoryview) -> list[tuple[int, BatchHeader]]:
+    """Position and header of each; their CRCs are not checked."""
     found: list[tuple[int, BatchHeader]] = []
     position = 0
     while position < len(data):
@@ -107,8 +163,6 @@ def _whole_batches(data: memoryview) -> list[tuple[int, BatchHeader]]:
             header = BatchHeader.read(data, position)
         except Truncated:
             break
-        if not kernels.batch.crc_holds(data, position):
-            raise CorruptRecord("the CRC of a batch does not match its bytes", position=position)
         found.append((position, header))
         position += header.size
     return found

@@ -11,6 +11,7 @@ from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import StorageError
 from eventcore.files import names
+from eventcore.log.pending_deletes import PendingDeletes
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 
@@ -47,6 +48,8 @@ class LocalLog:
         self.segments = segments
         self._observer = observer
         self._closed_at: int | None = None
+        self.keeps_segments = False
+        """Whether what was open can still be read after `close`."""
 
     def fencing(self) -> AbstractContextManager[None]:
         """See `Observer.fencing`."""
@@ -67,14 +70,17 @@ class LocalLog:
         segment = self.active
         if segment.log.size == 0:
             return False
-        first = segment.first_batch_timestamp
-        waited = max_timestamp - first if first is not None and first >= 0 else -1
+        first = segment.first_timestamp
+        waited = max_timestamp - first if first >= 0 else -1
         if waited < 0:
             waited = now - segment.created_ms
-        limit = self.config.segment_ms
-        if self.config.compacted:
-            limit = min(limit, self.config.max_compaction_lag_ms)
-        return waited > limit
+        return waited > self.roll_ms
+
+    @property
+    def roll_ms(self) -> int:
+        """How old the active segment may become."""
+        lag = self.config.max_compaction_lag_ms if self.config.compacted else self.config.segment_ms
+        return min(self.config.segment_ms, lag)
 
     def roll(self) -> Segment:
         """Seal the active segment and start a new one at the log end. An empty active segment stays as it is.
@@ -143,9 +149,20 @@ class LocalLog:
         first, *later = self.segments
         with self._observer.changing():
             self._delete(later)
-            self.disk.sync_dir(self.folder)  # else a crash might leave a later one alone, and the log would begin there
-            self._delete([first])
-            self.segments = SegmentList([self.new_segment(offset)])
+            with ExitStack() as undo:
+                new = self.new_segment(offset)
+                undo.callback(new.close)
+                # Else a crash might leave a later one alone, and the log would begin there; or parts of the first one.
+                self.disk.sync_dir(self.folder)
+                self._delete([first])
+                undo.pop_all()
+            self.segments = SegmentList([new])
+
+    def tidy(self) -> None:
+        """Remove the files of segments below the first one, which a crash has brought back."""
+        for base in list_bases(self.disk, self.folder):
+            if base < self.segments.first.base_offset:
+                remove_files(self.disk, self.folder, base)
 
     def _reopened(self, sealed: Segment) -> Segment:
         segment = Segment(self.disk, self.folder, sealed.base_offset, self.config, active=True)
@@ -168,13 +185,41 @@ class LocalLog:
                 self._delete(gone)
         return gone
 
+    def set_aside(self, count: int, pending: PendingDeletes) -> list[Segment]:
+        """Take the oldest segments out of the log; their files are removed later. The log start must be durable."""
+        gone = list(self.segments)[:count]
+        with self._observer.changing():
+            self.segments = self.segments.without(gone)
+            with ExitStack() as setting_aside:  # all of them, whatever one of them says
+                for segment in gone:
+                    setting_aside.callback(pending.add, segment, self.clock.now_ms())
+        return gone
+
+    def put_back(self) -> None:
+        """Leave the active segment, which nothing was done to, as long as it was before it was opened; durable."""
+        active = self.active
+        active.offset_index.trim()
+        active.time_index.trim()
+        active.log.trim(active.log.size)
+        for file in (active.offset_index.file, active.time_index.file, active.log):
+            file.sync()
+        active.check()
+        active.active, active.sealed = False, True
+
     def close(self) -> None:
         """Let go of all files; what is mapped is freed with its last reader."""
         self._closed_at = self.end_offset
         with ExitStack() as closing:  # all of them, whatever one of them says
             for segment in self.segments:
                 closing.callback(segment.close)
-            self.segments = SegmentList([])
+            if not self.keeps_segments:
+                self.segments = SegmentList([])
+
+
+def list_bases(disk: Disk, folder: Path) -> list[int]:
+    """Base offsets of the segments in a folder, rising."""
+    parsed = (names.parse_file_name(name) for name in disk.list(folder))
+    return sorted(base for base, suffix in filter(None, parsed) if suffix == names.LOG)
 
 
 def remove_files(disk: Disk, folder: Path, base_offset: int) -> None:

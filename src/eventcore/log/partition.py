@@ -5,38 +5,40 @@ A partition is an append-only sequence: `append`, `extend`, `p[i]`, `p[i:j]`, `f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Union
 
 from eventcore.clock import Time, to_ms
-from eventcore.config import LogConfig
-from eventcore.errors import CorruptRecord, LogTruncated, OffsetOutOfRange, ReadOnly, StorageError, UsageError
-from eventcore.log import columns, fetched, verify
-from eventcore.log.batches import BatchEntry, walk_batches
+from eventcore.errors import ReadOnly, UsageError
+from eventcore.format import control
+from eventcore.log import column_input
+from eventcore.log.compaction import MAP_BYTES, Cleanable, CompactionReport
+from eventcore.log.ingest import TransactionEnd
 from eventcore.log.partition_log import PartitionLog
-from eventcore.log.producers import Producer
-from eventcore.log.reader import LogReader
-from eventcore.log.recovery import RecoveryReport
-from eventcore.log.segments import SegmentList
+from eventcore.log.reads import Reads
+from eventcore.log.retention import Retained
+from eventcore.log.sequenced import NEXT
 from eventcore.log.shared_log import SharedLog
-from eventcore.log.tailing import Tail
-from eventcore.types import NO_TIMESTAMP, BatchInfo, Buffer, EpochEndOffset, Header, Record
+from eventcore.log.writer import Producer as BatchProducer
+from eventcore.types import NO_TIMESTAMP, BatchInfo, Buffer, Header, Record
 
-Isolation = Literal["read_uncommitted", "read_committed"]
-_ISOLATIONS = ("read_uncommitted", "read_committed")
 _ORIGINS = ("client", "replica")
+Sequencer = Callable[[Any, int, int, int, bool], Union[BatchInfo, None]]
 
 
-class Partition:
+class Partition(Reads):
     """One partition of a topic. Get one from `open_partition`; close it, or use it in a `with` statement.
 
     Readers see whole batches below `high_watermark`. All methods may be called from several threads.
     """
 
     def __init__(self, log: PartitionLog | SharedLog) -> None:
-        self._log = log
+        super().__init__(log)
+        appender = log.appender if isinstance(log, PartitionLog) else None
+        self._append: Callable[[Any, Any, Any], int] = appender.append if appender else decline
+        self._append_all: Callable[[Any], int] = appender.append_all if appender else decline
+        self._append_sequenced: Sequencer = appender.append_sequenced if appender else decline_sequenced
+        self._commit: Callable[[Any, int, int, int, bool], int] = appender.commit if appender else decline
 
     def __enter__(self) -> Partition:
         return self
@@ -54,78 +56,24 @@ class Partition:
         """
         self._log.close()
 
-    # -- what it is --------------------------------------------------------------------------------------------
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._log.folder
-
-    @property
-    def mode(self) -> str:
-        """`rw` or `r`."""
-        return "rw" if isinstance(self._log, PartitionLog) else "r"
-
-    @property
-    def config(self) -> LogConfig:
-        """The configuration it was opened with."""
-        return self._log.config
-
-    @property
-    def recovery(self) -> RecoveryReport:
-        """What opening it found and did."""
-        return self._log.report
-
-    @property
-    def io(self) -> str:
-        """How the log is written: `mmap`, or `pwrite` where the file system cannot reserve blocks; "" by nobody now."""
-        return self._log.io
-
-    @property
-    def log_start_offset(self) -> int:
-        """The first offset that may be read."""
-        return self._log.log_start_offset
-
-    @property
-    def log_end_offset(self) -> int:
-        """The offset the next record gets; what lies between it and the high watermark is not yet readable."""
-        return self._log.log_end_offset
-
-    @property
-    def high_watermark(self) -> int:
-        """The end of what may be read: with `fsync="always"` what is durable, else the log end."""
-        return self._log.high_watermark
-
-    @property
-    def last_stable_offset(self) -> int:
-        """The end of what readers of committed data may read: the first record of the oldest open transaction."""
-        return self._log.last_stable_offset
-
-    @property
-    def durable_offset(self) -> int:
-        """Everything below survives a power cut."""
-        return self._log.durable_offset
-
-    @property
-    def leader_epoch(self) -> int:
-        """The epoch that appended batches carry."""
-        return self._log.leader_epoch
-
-    def producers(self) -> list[Producer]:
-        """The idempotent and transactional producers this partition knows."""
-        return list(self._log.producer_store.state)
-
-    @property
-    def segments(self) -> SegmentList:
-        """The segments now, for tools that look at files."""
-        return self._log.segments
-
-    # -- write -------------------------------------------------------------------------------------------------
-
     def _writer(self) -> PartitionLog:
         if not isinstance(self._log, PartitionLog):
             raise ReadOnly(f"{self.path} is open for reading only")
         return self._log
+
+    # What the appender does not do alone. It may take a while, in which the log has to be there.
+
+    def _write(self, items: Sequence[Any], atomic: bool, expected_offset: int | None, wait: bool = True) -> range:
+        return self._writer().append(items, atomic=atomic, expected_offset=expected_offset, wait=wait)
+
+    def _write_sequenced(self, records: Sequence[Any], who: BatchProducer, wait: bool) -> BatchInfo:
+        return self._writer().append_sequenced(records, who, wait)
+
+    def _write_end(self, end: TransactionEnd, wait: bool) -> int:
+        return self._writer().end_transaction(end, wait)
+
+    def _acknowledge(self, end: int, wait: bool = True) -> None:
+        self._writer().acknowledge(end, wait)
 
     def append(
         self,
@@ -141,18 +89,59 @@ class Partition:
         `timestamp` is ms since the epoch or an aware datetime; None means now. With `expected_offset` nothing is
         appended, and OffsetMismatch raised, unless the record would get that offset.
         """
+        if expected_offset is None and not headers:
+            offset = self._append(value, key, timestamp)
+            if offset >= 0:
+                if self._log.acknowledges:
+                    self._acknowledge(offset + 1)
+                return offset
         time = NO_TIMESTAMP if timestamp is None else to_ms(timestamp)
         record = Record(-1, time, key, value, headers)  # type: ignore[arg-type]
-        return self._writer().append([record], atomic=True, expected_offset=expected_offset).start
+        return self._write([record], True, expected_offset).start
 
-    def extend(self, records: Iterable[Any], *, atomic: bool = False, expected_offset: int | None = None) -> range:
+    def extend(
+        self,
+        records: Iterable[Any],
+        *,
+        atomic: bool = False,
+        expected_offset: int | None = None,
+        wait: bool = True,
+    ) -> range:
         """Append values, (key, value) pairs or Records, cut into batches at `max.message.bytes`; returns the offsets.
+        On return they are as durable as `fsync` says, unless it is not to `wait` for that: then a later `sync` does,
+        and until then nobody sees them with `fsync="always"`.
 
         With `atomic` they become one batch, or RecordTooLarge is raised. Otherwise, if one is refused, the batches
         before it stay appended, and the error is raised.
         """
+        if expected_offset is None:
+            first = self._append_all(records)
+            if first >= 0:
+                end = first + len(records)  # type: ignore[arg-type]
+                if self._log.acknowledges:
+                    self._acknowledge(end, wait)
+                return range(first, end)
         items = records if isinstance(records, (list, tuple)) and not isinstance(records, Record) else list(records)
-        return self._writer().append(items, atomic=atomic, expected_offset=expected_offset)
+        return self._write(items, atomic, expected_offset, wait)
+
+    def extend_columns(
+        self, values: Any = None, keys: Any = None, timestamps: Any = None, *, batch_records: int | None = None
+    ) -> range:
+        """Append records given as columns of equal length, without a Python object a record; returns the offsets.
+
+        A column of keys or values is (data, offsets) or (data, offsets, nulls): bytes back to back, the rows + 1 int32
+        or int64 offsets into them, and an array of bool that is True where a row is null. Or a 2-D uint8 array, a row
+        each; or an Arrow array of (large_)binary or (large_)string, from whatever library. Timestamps are an array of
+        int64 (ms since the epoch) or of datetime64. A column that is missing is null in every row; missing timestamps
+        are now. Batches have `batch_records` records at most, and `max.message.bytes`.
+
+        The columns are read in place, while other threads may run: what changes meanwhile may get into the log, but
+        only as whole records. Raises UsageError for what is no column or of another length than the others, and
+        ValueError for offsets that go backwards or out of their bytes; the batches before such a row stay appended.
+        """
+        if batch_records is not None and batch_records < 1:
+            raise UsageError(f"batch_records is {batch_records}", hint="give 1 or more, or None")
+        return self._writer().append(column_input.taken(values, keys, timestamps, batch_records or 0))
 
     def append_batches(self, data: Buffer, origin: Literal["client", "replica"] = "client") -> BatchInfo:
         """Append encoded RecordBatch v2 bytes.
@@ -164,6 +153,69 @@ class Partition:
         if origin not in _ORIGINS:
             raise UsageError(f"origin is {origin!r}", hint=f"allowed are {' and '.join(_ORIGINS)}")
         return self._writer().append_encoded(memoryview(data).cast("B"), origin)
+
+    def append_sequenced(
+        self,
+        records: Sequence[Any],
+        producer_id: int,
+        epoch: int = 0,
+        sequence: int | None = None,
+        *,
+        transactional: bool = False,
+        wait: bool = True,
+    ) -> BatchInfo:
+        """Append records of an idempotent producer as one batch, once; see `extend` for what they may be.
+
+        `sequence` counts the producer's records in this partition and epoch, from 0 on: it is that of the first one.
+        None stands for the next. One of the last five batches again is not appended but answered with its offsets, and
+        `duplicate` is set; that is so after a restart, too. On return the batch is as durable as `fsync` says, unless
+        it is not to `wait` for that (see `extend`). A `transactional` batch begins a transaction of the producer, or
+        goes on with it: until `end_transaction` readers of committed records do not see it, nor anything behind it.
+
+        Raises OutOfOrderSequence for a sequence that does not follow, InvalidProducerEpoch for an older epoch than was
+        seen, InvalidTxnState for a batch outside of the transaction that is open, RecordTooLarge for what does not fit
+        into a batch; nothing is appended then (KIP-98). `store.producer` does it under a name.
+        """
+        sequence = NEXT if sequence is None else sequence
+        info = self._append_sequenced(records, producer_id, epoch, sequence, transactional)
+        if info is None:
+            who = BatchProducer(producer_id, epoch, sequence, transactional)
+            return self._write_sequenced(records, who, wait)
+        if self._log.acknowledges:
+            self._acknowledge(info.last_offset + 1, wait)
+        return info
+
+    def end_transaction(
+        self,
+        producer_id: int,
+        epoch: int,
+        *,
+        commit: bool,
+        coordinator_epoch: int = 0,
+        raises_epoch: bool = False,
+        wait: bool = True,
+    ) -> int:
+        """Append the marker that commits or aborts a producer's transaction in this partition; its offset.
+
+        On return readers of committed records see the transaction, or never will, once all that began before it has
+        ended; and it is as durable as `fsync` says, if it is to `wait` for that. With `raises_epoch` the coordinator
+        ends each transaction under a new epoch: a marker of the same epoch then comes too late (KIP-890). Without an
+        open transaction the marker ends nothing. Raises InvalidProducerEpoch and CoordinatorFenced for a marker that is
+        older than what was seen.
+        """
+        if commit:
+            marker = control.marker_record(control.COMMIT, coordinator_epoch)
+            offset = self._commit(marker, producer_id, epoch, coordinator_epoch, raises_epoch)
+            if offset >= 0:
+                if self._log.acknowledges:
+                    self._acknowledge(offset + 1, wait)
+                return offset
+        end = TransactionEnd(producer_id, epoch, commit, coordinator_epoch, raises_epoch)
+        return self._write_end(end, wait)
+
+    def next_sequence(self, producer_id: int, epoch: int = 0) -> int:
+        """The sequence of the next record of an idempotent producer: 0 if nothing is known of it in that epoch."""
+        return self._writer().next_sequence(producer_id, epoch)
 
     def set_leader_epoch(self, epoch: int) -> None:
         """Begin a new leader epoch at the log end; durable with its first record. Raises FencedLeaderEpoch if older."""
@@ -186,211 +238,54 @@ class Partition:
         """Move the log start to `before` (-1: the high watermark); returns it. Durable on return."""
         return self._writer().delete_records(before)
 
-    # -- read --------------------------------------------------------------------------------------------------
+    def cleanable(self, now: Time | None = None) -> Cleanable:
+        """What `compact` would clean now: offsets, bytes, the dirty ratio, and whether that is due.
 
-    def __len__(self) -> int:
-        """How many offsets may be read; compaction and markers may leave fewer records.
-
-        `list(partition)` makes room for as many; `list(partition.read())` only for what is there.
+        `now` is ms since the epoch or an aware datetime, None the clock's.
         """
-        return max(self.high_watermark - self.log_start_offset, 0)
+        log = self._writer()
+        return log.cleanable(log.clock.now_ms() if now is None else to_ms(now))
 
-    def __iter__(self) -> Iterator[Record]:
-        return self.read(self.log_start_offset)
+    def compact(
+        self,
+        *,
+        map_bytes: int = MAP_BYTES,
+        throttle: Callable[[int], None] | None = None,
+        now: Time | None = None,
+    ) -> CompactionReport | None:
+        """Keep of each key only the latest record, in all closed segments; None if there was nothing to clean.
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """The record at an offset, or the records of a range of offsets. Negative ones count from the end."""
-        since, start, end = self.since(), self.log_start_offset, self.high_watermark
-        if isinstance(index, slice):
-            if index.step not in (None, 1):
-                raise UsageError("a range of offsets has no step", hint="slice the list that comes back")
-            low = start if index.start is None else max(index.start + (end if index.start < 0 else 0), start)
-            high = end if index.stop is None else index.stop + (end if index.stop < 0 else 0)
-            low, high = max(low, start), min(high, end)
-            return [record for chunk in self.chunks(low, high, since=since) for record in chunk] if low < high else []
-        offset = index + end if index < 0 else index
-        if not start <= offset < end:
-            raise OffsetOutOfRange(f"offset {offset} is outside [{start}, {end})")
-        for chunk in self.chunks(offset, offset + 1, since=since):
-            for record in chunk:
-                return record
-        raise OffsetOutOfRange(f"no record at offset {offset}: it was compacted away or is a marker")
+        Kafka's log compaction: records keep their offsets, a record without a value (a tombstone) goes, too, once
+        `delete.retention.ms` has passed since it was first cleaned, records without a key go. Durable on return.
+        Appends and reads go on meanwhile. `roll` first, if what was just appended is to be cleaned, too.
 
-    def _check_start(self, offset: int | None, end: int) -> int:
-        start = self.log_start_offset
-        if offset is None:
-            return start
-        if not start <= offset <= end:
-            raise OffsetOutOfRange(f"offset {offset} is outside [{start}, {end}]")
-        return offset
+        Keys are compared, not only their hashes. When the offset map, of `map_bytes`, is full (16 bytes a key, 3 of 4
+        slots in use) a pass ends and another one follows. `throttle` is called with the bytes of each step, read or
+        written; it may sleep, or raise to end the compaction: what was not finished leaves nothing behind. Beyond the
+        map it takes 64 MiB at most. A damaged batch is put into `quarantine/` and reported, and the rest cleaned.
 
-    def read(self, offset: int | None = None, *, isolation: Isolation = "read_uncommitted") -> Iterator[Record]:
-        """The records from `offset` (default: the log start) to the end known now. The end itself is empty; beyond
-        it, or below the log start, raises OffsetOutOfRange.
+        Raises LogTruncated if the log is cut meanwhile, DiskFull with nothing changed; one segment more than the log
+        has is needed, until `file.delete.delay.ms` is over.
         """
-        committed, since = _committed(isolation), self.since()
-        end = self.end(committed)
-        start = self._check_start(offset, max(end, self.high_watermark))
-        return (record for chunk in self.chunks(start, end, committed, since) for record in chunk)
+        log = self._writer()
+        return log.compact(map_bytes, throttle, log.clock.now_ms() if now is None else to_ms(now))
 
-    def since(self) -> int:
-        """Truncations so far. Taken before the log's end is, it tells whether what is read up to there was there."""
-        _ = self._log.segments  # a reader finds its writer first
-        return self._log.truncations()
+    def retain(self, now: Time | None = None) -> Retained:
+        """Remove the oldest segments that `retention.ms`, `retention.bytes` and the log start have no use for, and move
+        the log start up; returns how many, and their bytes. Durable on return.
 
-    def chunks(
-        self, start: int, stop: int, committed: bool = False, since: int | None = None
-    ) -> Iterator[list[Record]]:
-        """The records of [start, stop) in lists, as they are decoded. Damaged bytes raise CorruptRecord; a
-        truncation `since` (see there), in this process or another, raises LogTruncated.
+        `now` is ms since the epoch or an aware datetime, None the clock's. A segment's age counts from its largest
+        timestamp, or, where that lies in the future or there is none, from its last write. The files are called
+        `.deleted` for `file.delete.delay.ms`, then the next call removes them. A store's housekeeping calls it.
         """
-        with self._untruncated(self.since() if since is None else since) as check:
-            for records in LogReader(self._segments_from(start), start, stop, committed=committed).records():
-                check()
-                yield records
-            check()  # it may have ended too soon
-
-    def _segments_from(self, start: int) -> SegmentList:
-        """The segments now; OffsetOutOfRange if what is at `start` was deleted: reading would begin behind it."""
-        segments, first = self._log.segments, self.log_start_offset
-        if start < first:
-            raise OffsetOutOfRange(f"offset {start} was deleted: the log starts at {first}")
-        return segments
-
-    @contextmanager
-    def _untruncated(self, since: int) -> Iterator[Callable[[], None]]:
-        """What is read inside is right only if the log was not truncated meanwhile: `check` before handing it out."""
-
-        def check() -> None:
-            if self._log.truncations() != since:
-                raise LogTruncated("the log was truncated while it was read")
-
-        try:
-            yield check
-        except StorageError:
-            check()
-            raise
-
-    def tail(
-        self, offset: int | None = None, timeout: float | None = None, *, isolation: Isolation = "read_uncommitted"
-    ) -> Tail:
-        """Follow the log from `offset` (default: its end now), waiting for more; for `for` and `async for`.
-
-        It sleeps until something is published, in this process or another. With a `timeout` in seconds it ends
-        once nothing has come for that long.
-        """
-        committed = _committed(isolation)
-        end = self.end(committed)
-        return Tail(self, end if offset is None else self._check_start(offset, end), timeout, committed)
-
-    def end(self, committed: bool = False) -> int:
-        """The end of what may be read now."""
-        return self.last_stable_offset if committed else self.high_watermark
-
-    def truncations(self) -> int:
-        """How often the log was truncated; -1 for a reader without a living writer."""
-        return self._log.truncations()
-
-    def truncated_to(self) -> int:
-        """Where the latest truncation made the log end."""
-        return self._log.truncated_to()
-
-    def signal(self) -> int:
-        """Read it, look at the log, then `wait` for it to change."""
-        return self._log.state.signal() if isinstance(self._log, PartitionLog) else self._log.signal()
-
-    def wait(self, seen: int, timeout_s: float) -> bool:
-        """Sleep until something was published since `signal` gave `seen`, at most `timeout_s` seconds."""
-        log = self._log
-        return log.state.wait(seen, timeout_s) if isinstance(log, PartitionLog) else log.wait(seen, timeout_s)
-
-    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback()` after the high watermark moves, from the thread that moved it (or, for mode `r`, from a
-        thread of this handle). It must not block. Returns a function that ends the subscription.
-        """
-        return self._log.subscribe(callback)
-
-    def columns(
-        self, start: int | None = None, stop: int | None = None, *, isolation: Isolation = "read_uncommitted"
-    ) -> columns.ColumnBatch:
-        """The records of [start, stop) as numpy columns over one pinned buffer; nothing is copied if they are
-        uncompressed and lie in one segment.
-        """
-        committed, since = _committed(isolation), self.since()
-        end = self.end(committed)
-        first = self._check_start(start, end)
-        stop = end if stop is None else min(stop, end)
-        with self._untruncated(since) as check:
-            reader = LogReader(self._segments_from(first), first, stop, committed=committed)
-            found = columns.read_columns(reader, first, stop)
-            check()
-        return found
-
-    def fetch(
-        self, offset: int, max_bytes: int = 1 << 20, *, isolation: Isolation = "read_uncommitted"
-    ) -> fetched.Fetched:
-        """Whole batches from the one that holds `offset` on, without a copy: what a Fetch response carries.
-
-        At least one batch comes, even above `max_bytes`; none at the end. They lie in one segment.
-        """
-        committed, since = _committed(isolation), self.since()
-        stop = self.end(committed)
-        self._check_start(offset, max(stop, self.log_end_offset))
-        segments = self._segments_from(offset)
-        with self._untruncated(since) as check:
-            data, slices, next_offset = fetched.fetch_batches(segments, offset, stop, max_bytes)
-            check()
-        return fetched.Fetched(
-            offset,
-            next_offset,
-            data,
-            self.high_watermark,
-            self.last_stable_offset,
-            self.log_start_offset,
-            fetched.aborted_in(segments, offset, next_offset) if committed else (),
-            slices,
-        )
-
-    def batches(self, path: Path | None = None) -> Iterator[BatchEntry]:
-        """Every batch as it stands on disk, markers and wrong CRCs included: what a dump shows. With `path`, only
-        those of that `.log` file.
-        """
-        return walk_batches(self._log.segments, path)
-
-    def offset_for_time(self, timestamp: Time) -> int | None:
-        """The offset of the first record at or after `timestamp` (rule D7); None if there is none."""
-        wanted, start, stop = to_ms(timestamp), self.log_start_offset, self.high_watermark
-        segments = self._log.segments
-        for segment in segments:
-            if segments.next_base(segment) <= start or not segment.may_hold(wanted):
-                continue
-            position = segment.find_timestamp(wanted, start)
-            while position < segment.log.size:
-                header = segment.header_at(position)
-                reader = LogReader(SegmentList([segment]), max(start, header.base_offset), stop)
-                for record in [] if header.control else reader.decode(segment, position, header):
-                    if record.timestamp >= wanted:
-                        return record.offset
-                position = segment.find_timestamp(wanted, header.next_offset)
-        return None
-
-    def end_offset_for_epoch(self, epoch: int) -> EpochEndOffset:
-        """The largest known epoch ≤ `epoch`, and the offset where it ended (KIP-320); (-1, -1) if unknown."""
-        return self._log.epochs.end_offset_for(epoch, self.log_end_offset)
-
-    def verify(self) -> verify.VerifyReport:
-        """Read and check every byte, index and CRC; problems are listed, not raised."""
-        try:
-            return verify.verify_log(self._log.segments, self._log.epochs, self.log_end_offset)
-        except CorruptRecord as error:
-            return verify.VerifyReport(problems=[verify.Problem(error.path or "", -1, -1, error.message)])
+        log = self._writer()
+        return log.retain(log.clock.now_ms() if now is None else to_ms(now))
 
 
-def _committed(isolation: str) -> bool:
-    if isolation not in _ISOLATIONS:
-        raise UsageError(f"isolation is {isolation!r}", hint=f"allowed are {' and '.join(_ISOLATIONS)}")
-    return isolation == "read_committed"
+def decline(*arguments: object) -> int:
+    """What `Appender.append` and `append_all` do where they can do nothing."""
+    return -1
+
+
+def decline_sequenced(*arguments: object) -> None:
+    """What `Appender.append_sequenced` does there."""

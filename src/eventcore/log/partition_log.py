@@ -1,13 +1,5 @@
 """PartitionLog: the one writer of a partition. It composes the log, producers, epochs and watermarks under a lock.
 
-Invariants, checked by `check`:
-
-  | name               | holds always                                                     |
-  | offsets-ordered    | log_start ≤ last_stable ≤ high_watermark ≤ log_end               |
-  | durable-behind-end | durable ≤ log_end                                                |
-  | one-active         | only the last segment takes appends                              |
-  | epochs-rising      | leader epochs and their start offsets rise                       |
-
 Durability: `always` syncs before an append returns; readers see only what is durable. `interval` syncs every
 `flush.ms`; `never` leaves it to the system; readers see what is appended. A kill of the process loses nothing
 acknowledged under any of them. A failed sync fences the partition for good, see `_fence`.
@@ -15,17 +7,17 @@ acknowledged under any of them. A failed sync fences the partition for good, see
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from itertools import pairwise
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from eventcore import _kernels as kernels
 from eventcore.clock import Clock
-from eventcore.config import LogConfig
+from eventcore.config import INT64_MAX, LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import (
     ClosedError,
@@ -39,40 +31,51 @@ from eventcore.errors import (
 )
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
+from eventcore.log import clean_offset
+from eventcore.log.append_lock import AppendLock
 from eventcore.log.checkpoints import Checkpoints
-from eventcore.log.epochs import EpochCache
+from eventcore.log.column_input import Columns
+from eventcore.log.compaction import Compaction
 from eventcore.log.flusher import Flusher
 from eventcore.log.folder_lock import FolderLocks, refuse_foreign_folder
 from eventcore.log.group_commit import GroupCommit
 from eventcore.log.ingest import Ingest
-from eventcore.log.local import LocalLog
-from eventcore.log.producer_store import ProducerStore
-from eventcore.log.recovery import Recovery
+from eventcore.log.opening import recovered
+from eventcore.log.pending_deletes import PendingDeletes
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
+from eventcore.log.sequenced import Sequenced
 from eventcore.log.subscribers import Subscribers
-from eventcore.log.writer import NO_PRODUCER, BatchWriter, Columns, Producer
+from eventcore.log.writer import NO_PRODUCER, BatchWriter, Producer
 from eventcore.types import BatchInfo
+
+logger = logging.getLogger("eventcore")
 
 FSYNC_MODES = ("always", "interval", "never")
 
 
-class PartitionLog:
-    """Opens a partition folder for writing and holds its lock until `close`."""
+class PartitionLog(Sequenced, Compaction):
+    """Opens a partition folder for writing and holds its lock until `close`; for `in_store` see `FolderLocks`."""
 
-    def __init__(self, disk: Disk, folder: Path, config: LogConfig, clock: Clock, fsync: str) -> None:
+    def __init__(
+        self, disk: Disk, folder: Path, config: LogConfig, clock: Clock, fsync: str, *, in_store: bool = False
+    ) -> None:
+        super().__init__()
         self.disk, self.folder, self.config, self.clock = disk, folder, config, clock
         self.fsync = fsync
+        self.acknowledges = fsync == "always" or config.flush_messages < INT64_MAX
+        """Whether an append has to be acknowledged: somebody waits for more than that it was stored."""
         self._pid = os.getpid()
-        self._lock = threading.RLock()
         self._sync_lock = threading.RLock()
         self._commits = GroupCommit(self._sync, lambda: self.durable_offset)
         self._failure: EventCoreError | None = None
         self._faults = kernels.guard.faults()
         self._subscribers = Subscribers()
+        self.points = kernels.points.Points()
+        self._pending_deletes = PendingDeletes(disk, config.file_delete_delay_ms)
         refuse_foreign_folder(disk, folder)
         with ExitStack() as opened:
-            opened.callback(FolderLocks(disk, folder, f"process {self._pid}").release)
+            opened.callback(FolderLocks(disk, folder, f"process {self._pid}", in_store=in_store).release)
             self._open(opened)
             self._opened = opened.pop_all()
         self._flusher = Flusher(self, config.flush_ms) if fsync == "interval" else None
@@ -83,29 +86,34 @@ class PartitionLog:
         self._checkpoints = Checkpoints(self.disk, self.folder, self.clock)
         opened.callback(self._checkpoints.close)
         with self.state.changing():
-            self._recover(opened)
+            self._begin(opened)
             self._publish()
 
-    def _recover(self, opened: ExitStack) -> None:
-        self._checkpoints.before_recovery()
-        point, testament = self._checkpoints.point, self.state.testament
-        self.epochs = EpochCache(self.disk, self.folder, write=True)
-        recovery = Recovery(self.disk, self.folder, self.config, self.clock, self.epochs, point, testament)
-        segments, self.report = recovery.run(), recovery.report
-        self._local = LocalLog(self.disk, self.folder, self.config, self.clock, segments, self)
-        opened.callback(self._local.close)
-        if point.log_start_offset > self.log_end_offset:  # rule S8: all that is left lies below the log start
-            self._local.restart_at(point.log_start_offset)
-        self._writer = BatchWriter(self._local)
-        self.log_start_offset = max(point.log_start_offset, self._local.segments.first.base_offset)
-        self.producer_store = ProducerStore(self.disk, self.folder)
-        self.producer_store.rebuild(self._local.segments, self.log_end_offset, recovery.recovered, point)
-        recovery.seal()
+    def _begin(self, opened: ExitStack) -> None:
+        self._local, self.epochs, self.producer_store, self.log_start_offset, self.report = recovered(
+            self.disk, self.folder, self.config, self.clock, self._checkpoints, self.state.testament, self, opened
+        )
+        self._forget_producers()
+        if not self.report.clean:
+            logger.log(logging.WARNING if self.report.damage else logging.INFO, "%s: %s", self.folder, self.report)
+        self._writer = BatchWriter(self._local, self.state.page)
+        opened.callback(self._writer.detach)
+        self.appender = self._writer.appender
+        producers = self.producer_store.state
+        self.appender.producers, self.appender.opened = producers.table, producers.opened
+        self._lock = AppendLock(self.appender)
         self._ingest = Ingest(self.config, self.clock, self._writer, self.producer_store, self.epochs)
         self._leader_epoch = max(self.epochs.latest, 0)
-        self.durable_offset = self.high_watermark = self.log_end_offset
+        self.durable_offset = self.log_end_offset
+        self._cap: int | None = self.durable_offset
         self._unsynced: list[Segment] = [self._local.active]
-        self._checkpoint()
+        if self.report.clean and self._checkpoints.point.base_offset == self._local.active.base_offset:
+            # It has its checkpoint, which is void as soon as the log has another size.
+            self._checkpoints.tidy(self._local, self.producer_store)
+        else:
+            self._checkpoint()
+        self._local.tidy()
+        self._untouched = self._checkpoints.point.clean
         self.state.io = "pwrite" if self._local.active.log.private else "mmap"
         self.state.begin(self._local.active.batches_end)
         self.state.store(tail.LOG_START, self.log_start_offset)
@@ -114,47 +122,6 @@ class PartitionLog:
         """Only where all of the log has been synced."""
         checkpoint = self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
         self._checkpoints.write(checkpoint, self.producer_store)
-
-    # -- state -------------------------------------------------------------------------------------------------
-
-    @property
-    def segments(self) -> SegmentList:
-        """The segments now; the list does not change under a reader. Raises ClosedError."""
-        found = self._local.segments  # before the check: a close says so first, and lets go of them then
-        if isinstance(self._failure, ClosedError) or os.getpid() != self._pid:
-            self._check_usable()
-        return found
-
-    @property
-    def log_end_offset(self) -> int:
-        """The offset the next record gets."""
-        return self._local.end_offset
-
-    @property
-    def last_stable_offset(self) -> int:
-        """The end of what committed readers may read (rule H4)."""
-        unstable = self.producer_store.state.first_unstable_offset(self.high_watermark)
-        return (
-            self.high_watermark if unstable is None else max(min(unstable, self.high_watermark), self.log_start_offset)
-        )
-
-    @property
-    def io(self) -> str:
-        """See `StateFile.io`."""
-        return self.state.io
-
-    def truncations(self) -> int:
-        """How often the log was truncated."""
-        return self.state.load(tail.TRUNCATIONS)
-
-    def truncated_to(self) -> int:
-        """Where the latest truncation made the log end."""
-        return self.state.load(tail.TRUNCATED_TO)
-
-    @property
-    def leader_epoch(self) -> int:
-        """The epoch that appends are stamped with."""
-        return self._leader_epoch
 
     def set_leader_epoch(self, epoch: int) -> None:
         """Begin a new leader epoch at the log end, written at once (rule E4). Raises FencedLeaderEpoch.
@@ -167,19 +134,7 @@ class PartitionLog:
                 raise FencedLeaderEpoch(f"leader epoch {epoch} is below {self._leader_epoch}")
             self.epochs.assign(epoch, self.log_end_offset)
             self._leader_epoch = epoch
-
-    def _check_usable(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if os.getpid() != self._pid:
-            raise ClosedError("this partition was opened by the parent of this process")
-
-    def check(self) -> None:
-        """Assert the invariants of the table above."""
-        assert self.log_start_offset <= self.last_stable_offset <= self.high_watermark <= self.log_end_offset
-        assert self.durable_offset <= self.log_end_offset
-        assert [segment for segment in self.segments if segment.active] == [self.segments.active]
-        assert all(low < high for low, high in pairwise(self.epochs.entries))
+            self._arm()
 
     # -- append ------------------------------------------------------------------------------------------------
 
@@ -190,38 +145,47 @@ class PartitionLog:
         atomic: bool = False,
         expected_offset: int | None = None,
         producer: Producer = NO_PRODUCER,
+        wait: bool = True,
     ) -> range:
-        """Append records as one batch or several; on return they are as durable as `fsync` says."""
+        """Append records as one batch or several; on return they are as durable as `fsync` says, if it is to `wait`."""
         with self._lock:
             self._check_usable()
             first = self.log_end_offset
             if expected_offset is not None and expected_offset != first:
                 raise OffsetMismatch(f"expected offset {expected_offset}, the log ends at {first}")
+            self._begin_writing()
             if self.epochs.latest != self._leader_epoch:
                 self.epochs.assign(self._leader_epoch, first)
+            shown = False
             try:
-                self._writer.write(items, self._leader_epoch, atomic=atomic, producer=producer)
+                shown = self._writer.write(items, self._leader_epoch, atomic=atomic, producer=producer)
             finally:
-                self._publish()
+                if not shown:
+                    self._publish()
             end = self.log_end_offset
-        self._acknowledge(end)
+        self.acknowledge(end, wait)
         return range(first, end)
 
     def append_encoded(self, data: memoryview, origin: str) -> BatchInfo:
-        """Append batches from a client (validated, deduplicated) or from a leader (offsets kept)."""
+        """See `Ingest.append`."""
         with self._lock:
             self._check_usable()
+            self._begin_writing()
             try:
-                if origin == "client":
-                    info = self._ingest.from_client(data, self._leader_epoch)
-                else:
-                    info = self._ingest.from_leader(data, self._local)
-                    self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
+                info = self._ingest.append(data, origin, self._leader_epoch, self._local)
+                self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
             finally:
                 self._publish()
             end = self.log_end_offset
-        self._acknowledge(end)
+        self.acknowledge(end)
         return info
+
+    def _begin_writing(self) -> None:
+        """Before the first change: if the log is not as it was closed, the next opening takes that for a stranger's."""
+        if self._untouched:
+            with self.fencing():
+                self._checkpoints.begin_writing()
+            self._untouched = False
 
     def _publish(self) -> None:
         if self._failure is not None:
@@ -229,11 +193,21 @@ class PartitionLog:
         if kernels.guard.faults() != self._faults:
             self._look_for_faults()
         if self.fsync != "always":
-            self.high_watermark = self.log_end_offset
+            self._cap = None
+        self._arm()
         self._show()
 
+    def _arm(self) -> None:
+        """Tell the appender all that it has to know; at the end of whatever was not its own doing."""
+        known = self.epochs.latest == self._leader_epoch and not self._untouched
+        epoch = self._leader_epoch if known else -1
+        unstable = self.producer_store.state.first_unstable_offset(self.high_watermark)
+        stable = kernels.append.NEVER if unstable is None else max(unstable, self.log_start_offset)
+        self._writer.settle()
+        self.appender.stamp(epoch, self._cap is None, stable, self._faults)
+
     def _show(self) -> None:
-        stable = min(self.last_stable_offset, self.high_watermark)
+        stable = min(self._stable_end(), self.high_watermark)
         self.state.publish(stable, self.high_watermark, self.log_end_offset, self.durable_offset)
 
     def _look_for_faults(self) -> None:
@@ -243,15 +217,23 @@ class PartitionLog:
             path = self.state.path if self.state.broken else self._local.active.log.path
             raise self._fence(MappingFault("a page of the file cannot be had", path=path))
 
-    def _acknowledge(self, end: int) -> None:
-        if self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages:
+    def acknowledge(self, end: int, wait: bool = True) -> None:
+        """Return when what was appended below `end` is as durable as it has to be; tell those who want to know."""
+        if wait and (self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages):
             self.sync_to(end)
         if self._subscribers.callbacks:
             self._subscribers.notify()
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Subscribers`: after the high watermark moves."""
+        self.acknowledges = True
         return self._subscribers.add(callback)
+
+    def watch_points(self) -> tuple[int, SegmentList]:
+        """Have `points` give out what the log holds now: its token, -1 if there is none, and the segments."""
+        generation, truncations = self.state.load(tail.GENERATION), self.truncations()
+        segments = self.segments
+        return -1 if generation % 2 else self.points.watch(self.state.page, generation, truncations), segments
 
     # -- durability --------------------------------------------------------------------------------------------
 
@@ -277,7 +259,7 @@ class PartitionLog:
                 raise self._fence(error) from error
             with self._lock:
                 self.durable_offset = target
-                self.high_watermark = max(self.high_watermark, target)
+                self._cap = max(self.high_watermark, target)
                 self.state.set_mark(target)
                 self._publish()
 
@@ -287,13 +269,17 @@ class PartitionLog:
             text = f"the storage failed ({error.message}); durable is everything below offset {self.durable_offset}"
             self._failure = StorageFenced(text, path=error.path or self.folder)
             self.state.fence()
-            self.high_watermark = min(self.high_watermark, self.durable_offset)
+            self._cap = min(self.high_watermark, self.durable_offset)
+            self._writer.detach()
             self._show()
             return self._failure
 
-    def changing(self) -> AbstractContextManager[None]:
-        """Tells readers in other processes that the set of segments changes."""
-        return self.state.changing()
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Tells readers in other processes that the set of segments changes; `points` pins maps of those before."""
+        with self.state.changing():
+            yield
+        self.points.forget()
 
     @contextmanager
     def fencing(self) -> Iterator[None]:
@@ -306,7 +292,12 @@ class PartitionLog:
     def rolled(self, new: Segment) -> None:
         """Takes note of a new active segment."""
         self._unsynced.append(new)
+        self._forget_producers()
         self.producer_store.take_snapshot(new.base_offset)
+
+    def _forget_producers(self) -> None:
+        """Those that were not heard of for long (rule P8)."""
+        self.producer_store.state.expire(self.clock.now_ms(), self.config.producer_id_expiration_ms)
 
     # -- changes of shape --------------------------------------------------------------------------------------
 
@@ -314,7 +305,9 @@ class PartitionLog:
         """Seal the active segment and start a new one."""
         with self._lock:
             self._check_usable()
+            self._begin_writing()
             self._local.roll()
+            self._arm()
 
     def truncate(self, offset: int) -> None:
         """Make `offset` the log end (rules X1 to X4). Durable on return; a crash on the way is made good at opening."""
@@ -328,14 +321,18 @@ class PartitionLog:
             with self.fencing():
                 for segment in self._unsynced:
                     segment.sync()
+                kept = self._local.segments.floor(offset).cut_at(offset)[1]  # a crash leaves no more of it
+                clean_offset.lower(self.disk, self.folder, min(kept, offset))
                 self._announce_truncation(offset)
                 self._local.truncate(offset)
                 self.epochs.truncate_from_end(offset)
                 self._unsynced = [self._local.active]
                 self.producer_store.truncate(offset)
-                self.producer_store.rebuild(self._local.segments, offset, {}, self._checkpoints.point)
-                self.durable_offset = self.high_watermark = offset
+                now = self.clock.now_ms()
+                self.producer_store.rebuild(self._local.segments, offset, {}, self._checkpoints.point, now)
+                self.durable_offset = self._cap = offset
                 self._checkpoint()
+            self.points.forget()
             self._publish()
 
     def _announce_truncation(self, offset: int) -> None:
@@ -345,28 +342,25 @@ class PartitionLog:
         self.state.sync()
         self._checkpoints.announce_truncation(self._local, offset, min(self.log_start_offset, offset))
         self.log_start_offset = min(self.log_start_offset, offset)
-        self.high_watermark = self.durable_offset = max(end, self.log_start_offset)
+        self._cap = self.durable_offset = max(end, self.log_start_offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
         self._show()
         self.state.truncating(offset)  # last: who knows of it then has looked for the end since, and found the new one
 
-    def delete_records(self, before: int) -> int:
-        """Move the log start up to `before` (rule H5); whole segments below it go. Durable on return."""
-        with self._sync_lock, self._lock:
-            self._check_usable()
-            before = self.high_watermark if before == -1 else before
-            if before > self.high_watermark or before < 0:
-                raise OffsetOutOfRange(f"cannot delete up to {before}: the high watermark is {self.high_watermark}")
-            if before > self.log_start_offset:
-                with self.fencing():
-                    self._checkpoints.move_log_start(before)
-                self.log_start_offset = before
-                self.epochs.truncate_from_start(before)
-                self.state.store(tail.LOG_START, before)
-                self._publish()
-            gone = self._local.drop_below(before)
-            self.producer_store.remove([segment.base_offset for segment in gone])
-            return self.log_start_offset
+    def retire(self) -> None:
+        """Close it for another handle to be opened later: who reads just now goes on, who writes gets ClosedError."""
+        self._local.keeps_segments = True
+        self.close()
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether its storage failed."""
+        return isinstance(self._failure, StorageFenced)
+
+    @property
+    def segment_count(self) -> int:
+        """How many segments are open."""
+        return len(self._local.segments)
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""
@@ -376,12 +370,15 @@ class PartitionLog:
             self._flusher.stop()
         with self._sync_lock, self._lock, ExitStack() as closing:
             closing.callback(self._release)
+            closing.callback(self._pending_deletes.remove_all)
             if self._failure is None:
                 self._close_cleanly()
         self._subscribers.notify()
 
     def _release(self) -> None:
         fenced, self._failure, self._unsynced = self._failure is not None, ClosedError("this partition is closed"), []
+        self._writer.detach()
+        self.points.close()
         self.state.wake()
         with suppress(StorageError) if fenced else nullcontext():  # what went wrong first is what one needs to know
             self._opened.close()
@@ -391,6 +388,9 @@ class PartitionLog:
             self._sync()
         active = self._local.active
         with self.fencing():
+            if self._checkpoints.still_clean(active, self.log_start_offset):
+                self._local.put_back()
+                return
             for segment in self._unsynced[:-1]:
                 segment.sync()  # a roll has cut it, perhaps after its last record was synced
             active.seal()

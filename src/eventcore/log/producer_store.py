@@ -6,6 +6,7 @@ log end keep theirs; older ones are removed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,10 @@ from pathlib import Path
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, CorruptRecord, DiskFull, StorageError
 from eventcore.files import names, producer_snapshot
-from eventcore.files.producer_snapshot import ProducerEntry
 from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.format import control
 from eventcore.format.batch import BatchHeader
-from eventcore.log.producers import CompletedTransaction, ProducerState
+from eventcore.log.producers import NONE, CompletedTransaction, ProducerState
 from eventcore.log.reader import LogReader, batches
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
@@ -32,6 +32,7 @@ class ProducerStore:
         self._write = write
         self._disk = disk
         self._folder = folder
+        self._files = threading.RLock()  # a checkpoint and a roll may come at once, from two threads
         self.state = ProducerState()
 
     def _path(self, offset: int) -> Path:
@@ -46,36 +47,49 @@ class ProducerStore:
 
         On a full disk it is left out: the next opening replays more of the log.
         """
-        with suppress(DiskFull):
-            producer_snapshot.write(self._disk, self._path(offset), self.state.snapshot())
-        self.remove(self._offsets()[:-_KEPT_SNAPSHOTS])
+        with self._files:
+            with suppress(DiskFull):
+                producer_snapshot.write(self._disk, self._path(offset), self.state.snapshot())
+            self.remove(self._offsets()[:-_KEPT_SNAPSHOTS])
 
-    def checkpoint(self, offset: int, snapshot: list[ProducerEntry]) -> int:
+    def checkpoint(self, offset: int, snapshot: bytes) -> int:
         """Write a state as of `offset`; durable after `sync_dir`. The answer is the CRC of what was written."""
-        return producer_snapshot.write(self._disk, self._path(offset), snapshot)
+        with self._files:
+            return producer_snapshot.write(self._disk, self._path(offset), snapshot)
 
     def remove_below(self, offset: int, bases: Sequence[int]) -> None:
         """Remove the snapshots below `offset` that were taken in the midst of a segment."""
-        self.remove([known for known in self._offsets() if known < offset and known not in bases])
+        with self._files:
+            self.remove(self.passed(offset, bases))
+
+    def passed(self, offset: int, bases: Sequence[int]) -> list[int]:
+        """Where the snapshots are that `remove_below` removes."""
+        return [known for known in self._offsets() if known < offset and known not in bases]
 
     def remove(self, offsets: Sequence[int]) -> None:
         """Remove the snapshots at these offsets."""
-        for offset in offsets:
-            if self._write and self._disk.exists(self._path(offset)):
-                self._disk.unlink(self._path(offset))
+        with self._files:
+            for offset in offsets:
+                if self._write and self._disk.exists(self._path(offset)):
+                    self._disk.unlink(self._path(offset))
 
     def truncate(self, offset: int) -> None:
         """Remove the snapshots above `offset`: they speak of records that are gone."""
         self.remove([known for known in self._offsets() if known > offset])
 
     def rebuild(
-        self, segments: SegmentList, end: int, recovered: Mapping[Segment, int], point: RecoveryPoint | None = None
+        self,
+        segments: SegmentList,
+        end: int,
+        recovered: Mapping[Segment, int],
+        point: RecoveryPoint | None = None,
+        now: int = NONE,
     ) -> None:
         """Bring the state to `end`: from the newest snapshot that can be believed, replay what follows it.
 
-        The one at the recovery `point` must be the one that was written there.
-        Transaction indexes of `recovered` segments were emptied from an offset on, so the replay starts no later than
-        the first of them and fills them again.
+        Who is found there was heard of `now`: when it was in truth nobody knows any more. The snapshot at the recovery
+        `point` must be the one that was written there. Transaction indexes of `recovered` segments were emptied from an
+        offset on, so the replay starts no later than the first of them and fills them again.
         """
         newest = min([end, *recovered.values()])
         crcs = {point.recovery_point: point.snapshot_crc} if point and point.snapshot_crc >= 0 else {}
@@ -85,40 +99,43 @@ class ProducerStore:
             try:
                 for _, position, header in batches(SegmentList([segment]), start, end):
                     emptied = header.base_offset >= recovered.get(segment, end)
-                    self._replay(segment, position, header, fill_index=emptied)
+                    self._replay(segment, position, header, now, fill_index=emptied)
             except StorageError:
                 continue  # damage was reported by recovery; what producers did there is not to be known
 
     def _load(self, first: int, newest: int, crcs: Mapping[int, int]) -> int:
         for offset in reversed([known for known in self._offsets() if first <= known <= newest]):
             try:
-                entries = producer_snapshot.read(self._disk, self._path(offset), crcs.get(offset))
-                if max((entry.last_offset for entry in entries), default=-1) >= offset:
+                table = producer_snapshot.read(self._disk, self._path(offset), crcs.get(offset))
+                if table.largest_offset() >= offset:
                     raise CorruptFile("the snapshot of another offset", path=self._path(offset))
-                self.state.load(entries)
+                self.state.load(table)
                 return offset
             except StorageError:
                 self.remove([offset])
         self.state.clear()
         return first
 
-    def _replay(self, segment: Segment, position: int, header: BatchHeader, *, fill_index: bool) -> None:
+    def _replay(self, segment: Segment, position: int, header: BatchHeader, now: int, *, fill_index: bool) -> None:
         if header.control:
             if header.transactional:
-                completed = self.note_marker(segment, position, header)
+                completed = self.note_marker(segment, position, header, now)
                 if completed is not None and fill_index:
                     index_aborted(segment, completed)
         else:
-            self.state.note(header)
+            self.state.note(header, now)
 
-    def note_marker(self, segment: Segment, position: int, header: BatchHeader) -> CompletedTransaction | None:
+    def note_marker(
+        self, segment: Segment, position: int, header: BatchHeader, now: int
+    ) -> CompletedTransaction | None:
         """Take in the transaction marker that stands at `position`; the cleaner may have left an empty batch of it."""
         if header.record_count == 0:
             return None
         marker = read_marker(segment, position, header)
         if marker.kind not in (control.ABORT, control.COMMIT):
             return None
-        return self.state.note_marker(header, marker.coordinator_epoch, commit=marker.kind == control.COMMIT)
+        commit = marker.kind == control.COMMIT
+        return self.state.note_marker(header, marker.coordinator_epoch, commit=commit, now=now)
 
 
 def read_marker(segment: Segment, position: int, header: BatchHeader) -> control.Marker:

@@ -16,7 +16,6 @@ Nothing is written that a second run would do differently.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -35,16 +34,14 @@ from eventcore.files.seal import Seal
 from eventcore.files.state_file import Testament
 from eventcore.log import epoch_check, quarantine, sealed
 from eventcore.log.epochs import EpochCache
-from eventcore.log.local import remove_files
+from eventcore.log.local import list_bases, remove_files
 from eventcore.log.scan import BatchRow, Doubt, crcs_hold, only_zeros, refuse_other_version, scan_segment
 from eventcore.log.sealed import SealedBlocks
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
-from eventcore.log.swaps import finish_swaps, list_bases
+from eventcore.log.swaps import finish_swaps
 
 _STEP = 1 << 20
-
-logger = logging.getLogger("eventcore")
 
 
 @dataclass
@@ -116,10 +113,10 @@ class Recovery:
             self._finish_truncation()
         bases = list_bases(self._disk, self._folder)
         self._remove_orphans(bases)
-        bases = self._remove_below_start(bases)
+        bases = self._above_start(bases)
         if not bases:
-            self._epochs.truncate_from_end(max(point.log_start_offset, point.truncate_to))
-            start = max(point.log_start_offset, point.truncate_to)
+            start = point.log_start_offset
+            self._epochs.truncate_from_end(start)
             self._report_missing(start, self._mark)
             return SegmentList([self._new_segment(max(start, self._mark))])
         self.report.clean = point.closed_as(bases[-1], self._size(bases[-1])) and not self._fenced
@@ -128,12 +125,10 @@ class Recovery:
         if self._mark:
             self._report_missing(point.log_start_offset, bases[0])
         segments = self._open_segments(bases)
-        epoch_check.check(self._epochs, SegmentList(segments))
+        epoch_check.check(self._epochs, SegmentList(segments), point.log_start_offset)
         if segments[-1].damage:
             segments.append(self._successor(segments[-1]))
         self._epochs.truncate_from_end(segments[-1].next_offset)
-        if not self.report.clean:
-            logger.log(logging.WARNING if self.report.damage else logging.INFO, "%s: %s", self._folder, self.report)
         return SegmentList(segments)
 
     def _open_segments(self, bases: list[int]) -> list[Segment]:
@@ -170,8 +165,8 @@ class Recovery:
     def _new_segment(self, base_offset: int) -> Segment:
         return self._open_segment(base_offset, active=True)
 
-    def _open_segment(self, base: int, *, active: bool) -> Segment:
-        segment = Segment(self._disk, self._folder, base, self._config, active=active)
+    def _open_segment(self, base: int, *, active: bool, grows: bool = True) -> Segment:
+        segment = Segment(self._disk, self._folder, base, self._config, active=active, grows=grows)
         segment.created_ms = self._clock.now_ms()
         self._opened.callback(segment.close)
         return segment
@@ -207,12 +202,13 @@ class Recovery:
             if parsed and parsed[1] in names.SEGMENT_SUFFIXES and parsed[0] not in bases:
                 self._disk.unlink(self._folder / name)
 
-    def _remove_below_start(self, bases: list[int]) -> list[int]:
-        """The log start is durable before the files below it go; a crash may have brought some of them back."""
-        doomed = [base for base, next_base in pairwise(bases) if next_base <= self._point.log_start_offset]
-        for base in doomed:
-            remove_files(self._disk, self._folder, base)
-        return [base for base in bases if base not in doomed]
+    def _above_start(self, bases: list[int]) -> list[int]:
+        """The log start is durable before the files below it go; a crash may have brought some of them back.
+
+        They go once the names of those above them are durable: see `LocalLog.tidy`.
+        """
+        below = {base for base, end in pairwise(bases) if end <= self._point.log_start_offset}
+        return [base for base in bases if base not in below]
 
     def _finish_truncation(self) -> None:
         """Do again what `LocalLog.truncate` had begun; the file is cut, nobody has it mapped for writing."""
@@ -265,7 +261,8 @@ class Recovery:
 
     def _recover(self, base: int, next_base: int | None, *, empty_behind: bool) -> tuple[Segment, bool]:
         """Read a segment; True if the log ends with it although others follow."""
-        segment = self._open_segment(base, active=True)
+        # One that others follow keeps its size: its seal is about that, and if we are cut short it must still be true.
+        segment = self._open_segment(base, active=True, grows=next_base is None)
         file_size = segment.log.size
         if self._fenced:
             self._believe_disk(segment)
@@ -299,6 +296,7 @@ class Recovery:
         if next_base is not None and empty_behind and self._mark <= segment.next_offset < next_base:
             ended = ended or segment.log.size < limit or (doubt.forgetful and doubt.dense)
         if next_base is None or ended:
+            segment.log.grow(self._config.segment_bytes)
             self._cut_tail(segment, limit)
         else:
             if seal is not None and begin and not found and not segment.damage:

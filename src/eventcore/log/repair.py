@@ -111,7 +111,7 @@ def _put_aside(disk: Disk, folder: Path, segment: Segment, damage: DamagedRange)
 
 
 def _write_swap(disk: Disk, folder: Path, segment: Segment, damaged: list[DamagedRange]) -> None:
-    """The segment without its bad ranges, under the name that the next opening takes over; durable with the close."""
+    """The segment without its bad ranges, under the name that the next opening makes durable and takes over."""
     name = names.file_name(segment.base_offset, names.LOG)
     cleaned = folder / (name + names.CLEANED)
     fd = disk.open(cleaned, write=True, create=True)

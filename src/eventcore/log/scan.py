@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from eventcore import _kernels as kernels
+from eventcore.config import INT32_MAX
 from eventcore.errors import UnsupportedFormat
 from eventcore.files.damage import DamagedRange
 from eventcore.format.batch import HEADER_SIZE
-from eventcore.log.segment import INT32_MAX, Segment
+from eventcore.log.segment import Segment
 
 _ROWS = 8192
 _MAGIC_POSITION = 16

@@ -15,6 +15,7 @@ from eventcore.files import seal as seal_file
 from eventcore.files.damage import DamagedRange
 from eventcore.files.seal import Digest, Seal
 from eventcore.files.segment_file import SegmentFile
+from eventcore.log.verified import Verified
 
 
 def load(disk: Disk, log: SegmentFile) -> Seal | None:
@@ -44,11 +45,12 @@ class SealedBlocks:
         last = int(np.searchsorted(self._starts[:-1], end, side="left"))
         if first >= last or self._checked[first:last].all():
             return []
-        bad = [
-            found
-            for index in (first + np.flatnonzero(~self._checked[first:last])).tolist()
-            for found in seal_file.check_blocks(self.seal, self._view, *self._span(index))
-        ]
+        pending = first + np.flatnonzero(~self._checked[first:last])
+        bad: list[DamagedRange] = []
+        in_a_row = int(pending[-1] - pending[0]) == len(pending) - 1
+        for run in [pending] if in_a_row else np.split(pending, np.flatnonzero(np.diff(pending) > 1) + 1):
+            begin, stop = self._span(int(run[0]))[0], self._span(int(run[-1]))[1]
+            bad += seal_file.check_blocks(self.seal, self._view, begin, stop)
         self._checked[first:last] = True
         return bad
 
@@ -77,6 +79,7 @@ class CheckedLog:
         self._blocks: SealedBlocks | None = None
         self._asked_for_seal = False
         self._digest = Digest()
+        self.verified = Verified()
 
     @property
     def damage(self) -> tuple[DamagedRange, ...]:
@@ -110,6 +113,11 @@ class CheckedLog:
             found = self._blocks.check(start, end)
             if found:
                 self._damage = tuple(sorted((*self._damage, *found)))
+
+    def note_found(self, damage: DamagedRange) -> None:
+        """Take in a damaged range of a sealed log that somebody ran into."""
+        self._load_seal()
+        self._damage = tuple(sorted((*self._damage, damage)))
 
     def reach(self, offset: int) -> int:
         """A position at or behind the end of what must be inspected to read the batches below `offset`."""

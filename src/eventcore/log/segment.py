@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from eventcore import _kernels as kernels
-from eventcore.config import LogConfig
+from eventcore.config import INT32_MAX, LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, CorruptRecord, DiskFull, StorageError
 from eventcore.files import names
@@ -29,39 +29,38 @@ from eventcore.format.batch import BatchHeader
 from eventcore.log import sealed
 from eventcore.log.sealed import CheckedLog, SealedBlocks
 
-INT32_MAX = (1 << 31) - 1
-_DIGEST_GAP = 1 << 20
+_DIGEST_STEP = 1 << 18
+_DIGEST_GAP = 1 << 23
 """A digest that lags more (after an unclean stop) is left for the sealing."""
 _WALK_MAX = 1000
 """Offsets: a reader that follows a writer walks over so many before it reads the indexes again, which takes longer."""
 
 
-class Segment(CheckedLog):
-    """The records from `base_offset` on; `next_offset` is one beyond its last record."""
+class Segment(CheckedLog, kernels.marks.Marks):
+    """The records from `base_offset` on; `next_offset` is one beyond its last. Its file `grows`, or keeps its size."""
 
-    def __init__(self, disk: Disk, folder: Path, base_offset: int, config: LogConfig, *, active: bool) -> None:
-        super().__init__(sealed=not active)
+    def __init__(
+        self, disk: Disk, folder: Path, base_offset: int, config: LogConfig, *, active: bool, grows: bool = True
+    ) -> None:
+        CheckedLog.__init__(self, sealed=not active)
+        kernels.marks.Marks.__init__(self)
         self.disk = disk
         self.folder = folder
         self.config = config
         self.base_offset = base_offset
         self.active = active
         with ExitStack() as opened:
-            self._open_files(opened)
+            self._open_files(opened, config.segment_bytes if active and grows else 0)
             opened.pop_all()
-        self.next_offset = base_offset
-        self.batches_end = base_offset
-        """One beyond the last record that is there; a truncation inside a batch makes `next_offset` larger."""
+        self.next_offset = self.batches_end = base_offset
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
-        self.first_batch_timestamp: int | None = None
         self.created_ms = 0
         self._interval = config.index_interval_bytes
-        self._unindexed = 0
         self._indexed_to = base_offset
 
-    def _open_files(self, opened: ExitStack) -> None:
-        write, base, config = self.active, self.base_offset, self.config
-        capacity, index_capacity = (config.segment_bytes, config.segment_index_bytes) if write else (0, 0)
+    def _open_files(self, opened: ExitStack, capacity: int) -> None:
+        write, base = self.active, self.base_offset
+        index_capacity = self.config.segment_index_bytes if write else 0
         self.log = SegmentFile(self.disk, self.path(names.LOG), write=write, capacity=capacity)
         opened.callback(self.log.close)
         self.offset_index = OffsetIndex(self.disk, self.path(names.INDEX), base, write=write, capacity=index_capacity)
@@ -93,8 +92,18 @@ class Segment(CheckedLog):
     def reserve(self, size: int) -> None:
         """Make sure that `size` more bytes of log, and their index entries, cannot fail for want of space."""
         self.log.reserve(self.log.size + size)
-        self.offset_index.reserve_entry()
-        self.time_index.reserve_entry()
+        self.reserve_entries()
+        self.keep_digest()
+
+    def reserve_entries(self, more: int = 1) -> bool:
+        """The part of `reserve` that is about the indexes; False if they have no room for so many entries."""
+        offsets, times = self.offset_index.reserve_entries(more), self.time_index.reserve_entries(more)
+        return offsets and times
+
+    def keep_digest(self) -> None:
+        """Let the digest follow the log, so that sealing has little left to read."""
+        if _DIGEST_STEP <= self.log.size - self._digest.position < _DIGEST_GAP:
+            self._digest.advance(self.log.view, self.log.size)
 
     def written(self, end: int) -> None:
         """The bytes from `log.size` to `end` were stored: on return whoever reads the file sees them.
@@ -116,20 +125,19 @@ class Segment(CheckedLog):
         An index entry is due when more than `index.interval.bytes` were written since the previously indexed batch
         began, so the first batch of a segment never has one. Cannot fail after `reserve`.
         """
-        if self._unindexed > self._interval:
+        if self.unindexed > self._interval:
             self.offset_index.append(last_offset, self.log.size)
-            if self.log.size - self._digest.position < _DIGEST_GAP:
-                self._digest.advance(self.log.view, self.log.size)
-            self._unindexed = 0
+            self.keep_digest()
+            self.unindexed = 0
             if max_timestamp > self.max_timestamp:
                 self.time_index.append(max_timestamp, last_offset)
             else:
                 self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
         if max_timestamp > self.max_timestamp:
             self.max_timestamp, self.max_timestamp_offset = max_timestamp, last_offset
-        if self.first_batch_timestamp is None:
-            self.first_batch_timestamp = max_timestamp
-        self._unindexed += size
+        if self.first_timestamp == kernels.marks.NOT_KNOWN:
+            self.first_timestamp = max_timestamp
+        self.unindexed += size
         self.log.size += size
         self.next_offset = self.batches_end = last_offset + 1
 
@@ -221,16 +229,19 @@ class Segment(CheckedLog):
         self._walk_to(end_offset)
 
     def _walk_to(self, end_offset: int) -> bool:
-        """Whether the batch that ends at `end_offset` was found; if not, the writer is just changing the log."""
+        """Whether it was found, or zeros (a truncation inside a batch); if not, the writer is just changing the log."""
         known, self.log.size = self.log.size, self.log.capacity
         try:
             start = max(known, self.floor(end_offset - 1))
             position = kernels.batch.find_offset(self.log.view, start, self.log.capacity, end_offset - 1)
             self.log.size = min(position + self.header_at(position).size, self.log.capacity)
-            self.next_offset = end_offset
-        except StorageError:
-            self.log.size = known
-            return False
+        except StorageError as error:
+            end = -1 if error.position is None else error.position
+            if end < known or any(self.log.view[end : end + kernels.batch.PREFIX_SIZE]):
+                self.log.size = known
+                return False
+            self.log.size = end
+        self.next_offset = end_offset
         return True
 
     def walk_end(self) -> None:
@@ -244,8 +255,8 @@ class Segment(CheckedLog):
             self.next_offset = header.next_offset
             position += header.size
         self.batches_end = self.next_offset
-        if self.log.size and self.first_batch_timestamp is None:
-            self.first_batch_timestamp = self.header_at(0).max_timestamp
+        if self.log.size and self.first_timestamp == kernels.marks.NOT_KNOWN:
+            self.first_timestamp = self.header_at(0).max_timestamp
 
     def sync(self) -> None:
         """On return the log survives a power cut. A segment deleted meanwhile has nothing to keep."""
@@ -326,7 +337,7 @@ class Segment(CheckedLog):
         self.time_index.keep_below(offset)
         self.txn_index.truncate(offset)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
-        self._unindexed = self.log.size - self.floor(offset)
+        self.unindexed = self.log.size - self.floor(offset)
 
     def reset_indexes(self) -> None:
         """Empty all three indexes, to be rebuilt."""
@@ -334,14 +345,14 @@ class Segment(CheckedLog):
         self.time_index.reset()
         self.txn_index.reset()
         self.max_timestamp, self.max_timestamp_offset = -1, self.base_offset
-        self.first_batch_timestamp = None
-        self._unindexed = 0
+        self.first_timestamp = kernels.marks.NOT_KNOWN
+        self.unindexed = 0
         self._digest.reset()
         self.log.size, self.next_offset, self.batches_end = 0, self.base_offset, self.base_offset
 
     def cut_at(self, offset: int) -> tuple[int, int]:
         """Where a truncation to `offset` cuts: the position, and one beyond the last record that stays."""
-        end, position, end_offset = self.find(offset), self.floor(offset), self.base_offset
+        end, position, end_offset = self.find(offset), self.floor(offset - 1), self.base_offset
         for damage in self.damage:
             if damage.end_position <= end:
                 position, end_offset = max(position, damage.end_position), damage.next_offset
@@ -363,13 +374,14 @@ class Segment(CheckedLog):
         self.time_index.truncate(offset)
         self.txn_index.truncate(offset)
         self.log.size = position
+        self.verified.forget()
         self.log.zero(position, end)
         self.log.sync()
         self._digest.reset(position)
         self._blocks = None
         self._damage = tuple(damage for damage in self._damage if damage.position < position)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
-        self._unindexed = 0
+        self.unindexed = 0
         self.walk_end()
         self.next_offset = offset
 

@@ -1,8 +1,8 @@
 """SharedLog: a partition that another process may be writing, seen read-only.
 
 The end of the log comes from the shared state page while a writer is alive; the bytes below it are in place by then.
-Without a living writer the page says nothing: unless the folder was closed cleanly, the last segment is read, CRC and
-all, and the log ends with its last good batch. Nothing is created in the folder.
+Without a living writer the page says nothing, and the log is what the next writer would find: see `unattended`. Nothing
+is created in the folder.
 """
 
 from __future__ import annotations
@@ -14,52 +14,66 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
-from eventcore.errors import ClosedError, NotALog, StorageError, UnsupportedFormat
-from eventcore.files import recovery_point
-from eventcore.files.recovery_point import RecoveryPoint
+from eventcore.errors import ClosedError, StorageError, UnsupportedFormat
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
-from eventcore.log import epoch_check
+from eventcore.log import epoch_check, unattended
 from eventcore.log.epochs import EpochCache
 from eventcore.log.folder_lock import LOCK_NAME
 from eventcore.log.producer_store import ProducerStore
 from eventcore.log.recovery import RecoveryReport
-from eventcore.log.scan import Doubt, scan_segment
-from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 from eventcore.log.subscribers import Subscribers
-from eventcore.log.swaps import list_bases
+from eventcore.log.tailing import Standing
+from eventcore.log.unattended import Unattended
 
 _POLL_S = 0.5
 _SETTLE_S = 0.001
 _PATIENCE = 500
+_PATIENCE_NS = 50_000_000
+"""A point read of a log that nobody writes looks at the folder when so long nobody did."""
 
 
 class SharedLog:
     """A reader's view of a partition folder. Every property looks at what is there now."""
 
-    def __init__(self, disk: Disk, folder: Path, config: LogConfig) -> None:
+    acknowledges = False
+    """See `PartitionLog`: here nothing is appended."""
+
+    is_fenced = False
+    """See `PartitionLog`."""
+
+    def __init__(self, disk: Disk, folder: Path, config: LogConfig, *, log_start: int = 0) -> None:
         self.disk = disk
         self.folder = folder
         self.config = config
         self.report = RecoveryReport(clean=True)
-        self._lock = threading.Lock()
+        self._least_start = log_start
+        self._lock = threading.RLock()  # the collector may run a finalizer inside, which may read here
         self._closed = False
         self._pid = os.getpid()
         self._subscribers = Subscribers()
         self._watcher: threading.Thread | None = None
         self._state: StateFile | None = None
         self._segments = SegmentList([])
+        self._epochs: EpochCache | None = None
         self._static_start = self._static_end = 0
         self.producer_store = ProducerStore(disk, folder, write=False)
+        self.points = kernels.points.Points()
+        self._left: StateFile | None = None
+        self._left_generation = -1
+        self._had_page = False
         self._load()
 
     def _load(self) -> None:
         """Look at the folder anew, until it does not change meanwhile: writer, segments, end."""
+        self.points.forget()
         while True:
             self._changed_ns = self.disk.changed_ns(self.folder)
+            self._look_at_page()
             self._state = self._live_state()
             self._generation = self._settled_generation()
             try:
@@ -87,20 +101,17 @@ class SharedLog:
         return self._state is None or self._state.load(tail.GENERATION) == generation
 
     def _load_segments(self) -> None:
-        bases = list_bases(self.disk, self.folder)
-        if not bases:
-            raise NotALog(
-                "there is no segment in this folder", path=self.folder, hint="open it with mode='rw' to create a log"
-            )
-        segments = [Segment(self.disk, self.folder, base, self.config, active=False) for base in bases]
-        for segment, next_base in zip(segments, bases[1:], strict=False):
-            segment.next_offset = next_base
-        segments[-1].sealed = False
-        self._segments = SegmentList(segments)
+        self._epochs = None
         if self._state is None:
-            self._find_end()
+            self._take(unattended.look(self.disk, self.folder, self.config))
         else:
-            segments[-1].log.size = 0
+            self._segments = unattended.open_segments(self.disk, self.folder, self.config)
+            self._segments.active.log.size = 0
+
+    def _take(self, found: Unattended) -> None:
+        self._segments, self._static_end, self.report = found.segments, found.end, found.report
+        self._static_start = max(found.start, min(self._least_start, found.end))
+        self.producer_store, self._epochs = found.producer_store, found.epochs
 
     def _live_state(self) -> StateFile | None:
         """The state page of a living writer. One that is just opening the folder is given time to make it."""
@@ -116,62 +127,10 @@ class SharedLog:
             time.sleep(_SETTLE_S)
         return None
 
-    def _find_end(self) -> None:
-        """Without a writer: after a clean close believe the file, else read it."""
-        active = self._segments.active
-        point = recovery_point.read(self.disk, self.folder / recovery_point.NAME)
-        if not (point.closed_as(active.base_offset, active.log.size) and self._believe_end(active, point)):
-            self._scan_end(active)
-        self._static_start = max(point.log_start_offset, self._segments.first.base_offset)
-        self._static_end = active.next_offset
-        scanned = {} if active.sealed else {active: self._keep_aborted(active, point)}
-        self.producer_store.rebuild(self._segments, self._static_end, scanned, point)
-
-    def _believe_end(self, active: Segment, point: RecoveryPoint) -> bool:
-        """After a clean close the log ends where the close says; what lies below is checked as it is read."""
-        active.sealed = True
-        self.report = RecoveryReport(clean=True)
-        try:
-            active.walk_end()
-        except StorageError:
-            active.next_offset = -1
-        if active.next_offset == point.recovery_point:
-            return True
-        active.next_offset = point.recovery_point
-        active.inspect(0, active.log.size)
-        active.sealed = bool(active.damage)
-        return active.sealed
-
-    def _scan_end(self, active: Segment) -> None:
-        """Read the whole last segment: what lies behind damage must be found, too."""
-        limit, active.log.size = self._data_end(active), 0
-        active.next_offset = active.base_offset
-        scan_segment(active, 0, limit, Doubt(), lambda row: active.extend_to(row.size, row.last_offset))
-        active.indexes_hold = False
-        damage = [(str(active.log.path), damaged) for damaged in active.damage]
-        self.report = RecoveryReport(False, 1, limit, 0, damage)
-
-    def _keep_aborted(self, active: Segment, point: RecoveryPoint) -> int:
-        """Up to where the transaction index of an unclean segment is what the recovery point vouches for.
-
-        What follows is replayed into memory.
-        """
-        start = point.recovery_point
-        is_here = active.base_offset == point.base_offset and start <= active.next_offset
-        with suppress(StorageError):
-            if is_here and active.txn_index.crc(start) == point.index_crcs[2]:
-                active.txn_index.keep_in_memory(start)
-                return start
-        active.txn_index.keep_in_memory(0)
-        return active.base_offset
-
-    def _data_end(self, segment: Segment) -> int:
-        """Behind it the file has only holes, and on a full file system even looking at one may fail."""
-        fd = self.disk.open(segment.log.path, write=False)
-        try:
-            return self.disk.data_end(fd, segment.log.size)
-        finally:
-            self.disk.close(fd)
+    @property
+    def segment_count(self) -> int:
+        """How many segments are open."""
+        return len(self._segments)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -184,17 +143,29 @@ class SharedLog:
         self._check_usable()  # in a fork's child somebody may hold the lock for ever
         with self._lock:
             self._check_usable()
-            # A writer replaces files of the folder as it comes and goes.
-            if self._state is None and self.disk.changed_ns(self.folder) != self._changed_ns:
+            try:
+                return self._follow()
+            except (IndexError, ValueError, StorageError):
+                self._check_usable()  # a finalizer that ran inside has closed it
+                raise
+
+    def _follow(self) -> StateFile | None:
+        if self._state is None and self._has_changed():
+            self._load()
+        while (state := self._state) is not None:
+            if not self._still(self._generation):
                 self._load()
-            while self._state is not None:
-                if not self._still(self._generation):
-                    self._load()
-                    continue
-                self._segments.active.refresh_end(self._state.load(tail.HIGH_WATERMARK))
-                if self._still(self._generation):
-                    break
-            return self._state
+                continue
+            self._segments.active.refresh_end(state.load(tail.HIGH_WATERMARK))
+            if self._still(self._generation):
+                break
+        return self._state
+
+    @property
+    def page(self) -> memoryview | None:
+        """The state page of the living writer that was seen last."""
+        state = self._state
+        return None if state is None else state.page
 
     @property
     def segments(self) -> SegmentList:
@@ -204,9 +175,60 @@ class SharedLog:
         self._check_usable()
         return found
 
-    def _word(self, word: int, static: int) -> int:
-        state = self._refresh()
-        return state.load(word) if state else static
+    def standing(self) -> Standing | None:
+        """See there; the generation is the one that the segments were found at."""
+        self._refresh()
+        with self._lock:
+            self._check_usable()
+            state = self._state
+            if state is None:
+                return None
+            return Standing(state.page, self._generation, self._segments, self._check_usable)
+
+    def watch_points(self) -> tuple[int, SegmentList]:
+        """See `PartitionLog`. Where nobody writes, the page that the last writer left tells of the next one, which
+        changes it before anything else; a broker does not, so the folder is looked at now and then, too.
+        """
+        self._refresh()
+        with self._lock:
+            self._check_usable()
+            state, segments = self._state, self._segments
+            if state is not None:
+                return self.points.watch(state.page, self._generation, state.load(tail.TRUNCATIONS)), segments
+            ends = self._static_start, self._static_end
+            left = self._page_left()
+            if left is None:
+                return self.points.watch(None, 0, 0, *ends), segments
+            truncations = left.load(tail.TRUNCATIONS)
+            return self.points.watch(left.page, self._left_generation, truncations, *ends, _PATIENCE_NS), segments
+
+    def _look_at_page(self) -> None:
+        """What the page of the last writer says, before one looks whether there is a living one: whoever comes later
+        changes its generation. The time of the folder alone would not tell: it has the length of a clock's tick.
+        """
+        path = self.folder / STATE_NAME
+        self._left, self._had_page = None, self.disk.exists(path)
+        if self._had_page:
+            with suppress(StorageError):  # of another version, or just being made
+                self._left = StateFile(self.disk, path, create=False, write=False)
+                self._left_generation = self._left.load(tail.GENERATION)
+
+    def _has_changed(self) -> bool:
+        """Whether somebody has written the folder since it was looked at without a writer."""
+        left = self._left
+        if left is None:
+            has_come = not self._had_page and self.disk.exists(self.folder / STATE_NAME)
+        else:
+            has_come = left.load(tail.GENERATION) != self._left_generation
+        return has_come or self.disk.changed_ns(self.folder) != self._changed_ns
+
+    def _page_left(self) -> StateFile | None:
+        """The page of the last writer, if no other one has come since the segments were looked up."""
+        return None if self._left is None or self._left_generation % 2 or self._has_changed() else self._left
+
+    def _word(self, word: int) -> int:
+        state = self._refresh()  # before the end is taken that was found without a writer
+        return state.load(word) if state else self._static_end
 
     @property
     def log_start_offset(self) -> int:
@@ -220,17 +242,17 @@ class SharedLog:
     @property
     def log_end_offset(self) -> int:
         """The offset the next record will get."""
-        return self._word(tail.LOG_END, self._static_end)
+        return self._word(tail.LOG_END)
 
     @property
     def high_watermark(self) -> int:
         """The end of what may be read."""
-        return self._word(tail.HIGH_WATERMARK, self._static_end)
+        return self._word(tail.HIGH_WATERMARK)
 
     @property
     def durable_offset(self) -> int:
         """Everything below survives a power cut."""
-        return self._word(tail.DURABLE, self._static_end)
+        return self._word(tail.DURABLE)
 
     @property
     def last_stable_offset(self) -> int:
@@ -248,8 +270,8 @@ class SharedLog:
         return state.io if state else ""
 
     def truncations(self) -> int:
-        """How often the living writer, or one before it, truncated the log; -1 without one."""
-        state = self._state
+        """How often the living writer, or those before it, truncated the log; -1 if nobody has left word of that."""
+        state = self._state or self._left
         return -1 if state is None else state.load(tail.TRUNCATIONS)
 
     def truncated_to(self) -> int:
@@ -265,8 +287,11 @@ class SharedLog:
     @property
     def epochs(self) -> EpochCache:
         """The leader epochs, made anew in memory where the file does not fit the log."""
+        recovered = self._epochs
+        if recovered is not None:
+            return recovered
         found = EpochCache(self.disk, self.folder, write=False)
-        epoch_check.check(found, self.segments)
+        epoch_check.check(found, self.segments, self.log_start_offset)
         return found
 
     def signal(self) -> int:
@@ -306,8 +331,11 @@ class SharedLog:
         """Let go of all files; records and buffers that are out stay valid."""
         with self._lock:
             self._closed = True
+            self.points.close()
             for segment in self._segments:
                 segment.close()
-            self._segments = SegmentList([])
-            if self._state is not None:
-                self._state.close()
+            self._segments, self._epochs = SegmentList([]), None
+            self.producer_store = ProducerStore(self.disk, self.folder, write=False)
+            for page in (self._state, self._left):
+                if page is not None:
+                    page.close()

@@ -98,7 +98,7 @@ class _SegmentCheck:
         if epoch >= 0 and header.leader_epoch != epoch:
             self._problem(position, base_offset, f"leader epoch {header.leader_epoch} where {epoch} was writing")
         try:
-            reader = LogReader(SegmentList([segment]), base_offset, header.next_offset)
+            reader = LogReader(SegmentList([segment]), base_offset, header.next_offset, anew=True)
             kernels.decode.check_records(reader.area(segment, position, header), header)
         except StorageError as error:
             self._problem(position, base_offset, error.message)

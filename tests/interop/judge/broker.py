@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from .jars import java
+from .jars import SMALL_JVM, java
 
 Headers = list[tuple[str, "bytes | None"]]
 _START_TIMEOUT_S = 90
@@ -68,8 +68,9 @@ class Broker:
     Stopping is a SIGTERM to the process started here and waiting for it, so what it leaves is a clean shutdown.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, jvm: tuple[str, ...] = SMALL_JVM, settings: str = "") -> None:
         self.folder = folder
+        self._jvm = jvm
         self.data = folder / "data"
         self.log_path = folder / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,12 +79,12 @@ class Broker:
         self._properties = folder / "server.properties"
         folder.mkdir(parents=True, exist_ok=True)
         text = _PROPERTIES.format(node=_NODE_ID, broker=broker, controller=controller, data=self.data)
-        self._properties.write_text(text)
+        self._properties.write_text(text + settings)  # of two lines of one name the last counts
 
     def __enter__(self) -> Broker:
         if not (self.data / "meta.properties").exists():
             self._format()
-        command = java("kafka.Kafka", str(self._properties))
+        command = java("kafka.Kafka", str(self._properties), jvm=self._jvm)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:

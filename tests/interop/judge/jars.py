@@ -14,7 +14,8 @@ from pathlib import Path
 
 KAFKA_VERSION = os.environ.get("EVENTCORE_KAFKA_VERSION", "4.3.1")
 POM = Path(__file__).with_name("pom.xml")
-HEAP = "-Xmx384m"
+SMALL_JVM = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""C1 only, one garbage collector thread: the JVMs here live for seconds and share the machine with the tests."""
 _FETCH_TIMEOUT_S = 600
 
 
@@ -69,8 +70,8 @@ def _run_maven(maven: str, output: Path) -> None:
         raise JudgeUnavailable(f"maven cannot fetch Kafka {KAFKA_VERSION}: {(done.stdout + done.stderr)[-500:]}")
 
 
-def java(main_class: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
-    """The command line that runs a class of Kafka's in a small JVM."""
-    # C1 only, one garbage collector thread: the JVMs here live for seconds and share the machine with the tests.
-    tuning = [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8"]
-    return [require("java"), *tuning, *options, "-cp", classpath(), main_class, *arguments]
+def java(
+    main_class: str, *arguments: str, options: tuple[str, ...] = (), jvm: tuple[str, ...] = SMALL_JVM
+) -> list[str]:
+    """The command line that runs a class of Kafka's, in a small JVM if nothing else is said."""
+    return [require("java"), *jvm, "-Dfile.encoding=UTF-8", *options, "-cp", classpath(), main_class, *arguments]

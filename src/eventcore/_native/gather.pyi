@@ -1,0 +1,6 @@
+from eventcore.types import Buffer
+
+__all__ = ["copy_parts", "measure_parts"]
+
+def measure_parts(lengths: Buffer, ends: Buffer, valid: Buffer) -> tuple[int, int]: ...
+def copy_parts(data: Buffer, positions: Buffer, lengths: Buffer, out: Buffer) -> int: ...

@@ -1,0 +1,1 @@
+"""A folder of topics: a Kafka log directory."""
