@@ -271,6 +271,7 @@ def test_a_tiny_one(tmp_path: Path) -> None:
     assert abs(len(python_loop(tmp_path / "log-0")) - report.bytes_after) < report.bytes_after / 50
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("part", ["keys", "kernels", "memory", "appends"])
 def test_tiny_parts(tmp_path: Path, part: str) -> None:
     if part == "keys":

@@ -139,7 +139,7 @@ def test_another_machine_counts_the_reference_commit(project: Path, monkeypatch:
 
 
 @needs_checkout
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_planted_slowdown_is_found(tmp_path: Path) -> None:
     """Under callgrind, in a copy of the package in which one method does more than it has to."""
     if shutil.which("valgrind") is None:

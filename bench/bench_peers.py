@@ -68,6 +68,7 @@ def test_a_store_gives_back_what_it_got(store: type[Store], durable: bool, tmp_p
     again.close()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_question_has_an_answer(group: str, answers: Callable[[str], list[Answer]]) -> None:
     for answer in answers(group):
@@ -78,6 +79,7 @@ def test_every_question_has_an_answer(group: str, answers: Callable[[str], list[
     assert tables.markdown(answers(group))
 
 
+@pytest.mark.sampled
 def test_goals_are_about_questions_and_contestants_that_there_are(answers: Callable[[str], list[Answer]]) -> None:
     """A name that is misspelt would be a goal that is never judged."""
     found = {answer.name: answer for group in GROUPS for answer in answers(group)}
@@ -149,6 +151,7 @@ def test_kept_figures_make_the_tables_again(tmp_path: Path, capsys: pytest.Captu
     assert "| append, batches of 1,000 | **10.0 M/s** | 10.0 M/s | 10.0 M/s | – | – | – |" in printed
 
 
+@pytest.mark.sampled
 def test_the_command_line_measures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

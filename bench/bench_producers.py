@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 import eventcore as ec
 from bench.compare import MEMORY
 from bench.interleaved import medians
@@ -71,6 +73,7 @@ def _ms(call: partial[object]) -> float:
     return (time.perf_counter() - start) * 1000
 
 
+@pytest.mark.sampled
 def test_what_is_measured_is_there(tmp_path: Path) -> None:
     assert append_cost(tmp_path, 1, 0.001) > 0
     table = table_of(100)

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 import eventcore as ec
 from eventcore.files import recovery_point
 
@@ -107,6 +109,7 @@ def measure(size: int, dirty: int, rounds: int) -> dict[bool, tuple[float, int]]
         return {trusting: (median(found), read[trusting]) for trusting, found in times.items()}
 
 
+@pytest.mark.sampled
 def test_only_the_tail_is_read() -> None:
     found = measure(12_000_000, 2_000_000, 1)
     assert 2_000_000 <= found[True][1] < 6_000_000

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import pytest
+
 import eventcore as ec
 from bench.compare import MEMORY
 
@@ -95,6 +97,7 @@ def measure(folder: Path, partitions: int, topics: int, fsync: str) -> Figures:
     return Figures(each * topics, create, append, again, close, reopened, read_all, most, untouched, touched)
 
 
+@pytest.mark.sampled
 def test_a_small_store_keeps_its_limits() -> None:
     """The same with few partitions, so that it cannot rot."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

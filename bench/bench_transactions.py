@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 import eventcore as ec
 from bench.compare import MEMORY
 from bench.interleaved import medians
@@ -110,6 +112,7 @@ def committed_speed(folder: Path, batches: int = 2_000, rounds: int = 9, least_s
     return seconds["read_uncommitted"] / seconds["read_committed"]
 
 
+@pytest.mark.sampled
 def test_what_is_measured_is_there(tmp_path: Path) -> None:
     assert transactions_a_second(tmp_path / "a", 1, 0.001) > 0
     assert poll_cost(tmp_path / "b", 10, 1) > 0

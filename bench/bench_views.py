@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 import eventcore as ec
 from bench.compare import MEMORY
@@ -132,6 +133,7 @@ def seconds(folder: Path, rounds: int) -> dict[str, Took]:
     return {name: Took(*map(median, zip(*found, strict=True))) for name, found in times.items()}
 
 
+@pytest.mark.sampled
 def test_what_is_measured_is_there(tmp_path: Path) -> None:
     build(tmp_path, 5_000, 100)
     assert all(took.view > 0 for took in seconds(tmp_path, 1).values())

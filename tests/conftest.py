@@ -1,17 +1,32 @@
-"""What every test may use: the real input files, and the rule that CI skips no judge."""
+"""What every test may use: the real input files, random examples that are the same each time, and the rules of CI.
+
+Two rules: no judge is skipped (`EVENTCORE_REQUIRE_JUDGES=1`), and each run says how many of each kind judged
+(`EVENTCORE_JUDGES=FILE`, see `judges.py`).
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.judges import kinds_of
 
 ROOT = Path(__file__).resolve().parents[1]
-JUDGES = ("interop", "mounts", "realdata", "s3", "slow")
+JUDGES = ("interop", "mounts", "nightly", "realdata", "s3", "sampled")
+NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
+
+# A verdict must not depend on luck: new examples are looked for at night, and what they find becomes a named one.
+settings.register_profile("the same each time", derandomize=True, database=None, deadline=None)
+settings.register_profile("new each time", database=None, deadline=None, print_blob=True)
+settings.load_profile("new each time" if NIGHTLY else "the same each time")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,3 +84,24 @@ def pytest_make_collect_report(
     if judges_required() and report.skipped:
         refuse(report, f"the module {collector.name}")
     return report
+
+
+class Judged:
+    """How many tests of each kind of judge have passed, in a file at the end."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._passed: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self._passed.update(kinds_of(report.nodeid.partition("::")[0]))
+
+    def pytest_sessionfinish(self) -> None:
+        self._file.write_text(json.dumps(self._passed), "utf-8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    file = os.environ.get("EVENTCORE_JUDGES")
+    if file and not hasattr(config, "workerinput"):  # of pytest-xdist only the process that hears all of them counts
+        config.pluginmanager.register(Judged(Path(file)))

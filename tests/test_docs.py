@@ -36,6 +36,7 @@ def script(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_examples_run(path: Path, tmp_path: Path) -> None:
     """Each document's blocks, in order, in one namespace and an empty folder, as a reader would paste them."""

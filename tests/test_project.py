@@ -102,15 +102,16 @@ pytest.skip("no judge here", allow_module_level=True)
 def test_a_required_judge_must_not_skip(tmp_path: Path, required: str, outcome: set[str]) -> None:
     """Under EVENTCORE_REQUIRE_JUDGES=1 a green run means that the judges judged."""
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text("utf-8"))
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    interop\n    realdata\n    slow\n")
-    for marker in ("interop", "realdata", "slow"):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    interop\n    realdata\n    nightly\n")
+    for marker in ("interop", "realdata", "nightly"):
         (tmp_path / f"test_{marker}.py").write_text(A_TEST_SKIPS.format(marker=marker))
     (tmp_path / "test_module.py").write_text(A_MODULE_SKIPS)
     (tmp_path / "test_other.py").write_text("def test_judge(): pass")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--continue-on-collection-errors", str(tmp_path)],
         cwd=tmp_path,
-        env=os.environ | {"EVENTCORE_REQUIRE_JUDGES": required, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={name: value for name, value in os.environ.items() if name != "EVENTCORE_JUDGES"}
+        | {"EVENTCORE_REQUIRE_JUDGES": required, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -101,6 +101,7 @@ def too_long() -> dict[str, int]:
     return found
 
 
+@pytest.mark.sampled
 def test_functions_and_modules_are_short() -> None:
     assert too_long() == LONGER, "split what is too long; lower or remove an exception that is longer than its code"
 

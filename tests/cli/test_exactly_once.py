@@ -98,7 +98,8 @@ def test_what_makes_no_sense(run: Run, store: Path, arguments: tuple[str, ...], 
     assert not any(values(store))
 
 
-@pytest.mark.parametrize("runs", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.sampled
+@pytest.mark.parametrize("runs", [6, pytest.param(60, marks=pytest.mark.nightly)])
 @pytest.mark.timeout(400)
 def test_killed_at_any_moment(store: Path, tmp_path: Path, runs: int) -> None:
     """Again and again, until a run is left to come to its end."""

@@ -129,6 +129,7 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra_packages_it_says_how_to_get_them(tmp_path: Path, missing: str) -> None:
     (tmp_path / missing).mkdir()

@@ -85,6 +85,7 @@ def test_delete(run: Run, store: Path) -> None:
     assert run("groups", "delete", store, "billing", "--yes").code == 1
 
 
+@pytest.mark.sampled
 def test_transactions(run: Run, store: Path) -> None:
     with ec.open(store, fsync="never", config=SETTINGS) as writer:
         with writer.transaction("done") as tx:

@@ -33,6 +33,7 @@ def test_wrong_starts(run: Run, folder: Path, start_at: str, code: int) -> None:
     assert ended.error
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_it_sees_what_another_process_appends(start: Start, folder: Path, interrupt: bool) -> None:
     process = start("tail", folder, "--from", 4, "--json")

@@ -1,7 +1,7 @@
 """One bad batch in the middle of a log, each of 1,000 in turn: it is refused, and no record before or behind is lost.
 
 A changed byte of the records, and a changed field of the header, in a log that was closed, or whose writer was killed;
-opened for reading, and again for writing. `EVENTCORE_NIGHTLY=1 python -m pytest -m slow tests/crash/test_bad_batch.py`
+opened for reading, and again for writing. `EVENTCORE_NIGHTLY=1 pytest -m nightly tests/crash/test_bad_batch.py`
 does so in every combination; otherwise each batch is damaged in one of them in turn.
 """
 
@@ -125,7 +125,7 @@ def test_a_bad_batch_in_the_middle_loses_no_other(logs: dict[str, Log], state: s
         check(logs[state], mode, number, kind)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_bad_batch_in_the_middle_loses_no_other(logs: dict[str, Log]) -> None:
     for number in range(BATCHES - 1):
         for state, mode, kind in EVERYTHING if NIGHTLY else [EVERYTHING[number % len(EVERYTHING)]]:

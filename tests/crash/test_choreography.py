@@ -13,6 +13,7 @@ from tests.crash import choreography
 from tests.crash.choreography import EXAMPLE, Totals
 
 
+@pytest.mark.sampled
 def test_the_example_as_one_runs_it(memory_path: Path) -> None:
     command = [sys.executable, str(EXAMPLE), str(memory_path), "--orders", "30"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -20,12 +21,13 @@ def test_the_example_as_one_runs_it(memory_path: Path) -> None:
     assert "shipped" in ended.stdout
 
 
+@pytest.mark.sampled
 def test_a_few_kills(memory_path: Path) -> None:
     totals = choreography.run(2, 5, memory_path, Totals())
     assert totals.wrong == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_200_runs(memory_path: Path) -> None:
     totals = choreography.run(200, 7, memory_path, Totals())
@@ -33,7 +35,7 @@ def test_200_runs(memory_path: Path) -> None:
     assert totals.kills > 200
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_harness_sees_an_order_that_ships_twice(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets that do not move with what was made of the records."""
 

@@ -97,10 +97,12 @@ def first_bad(dropped: frozenset[Site] = frozenset()) -> str | None:
     return None
 
 
+@pytest.mark.sampled
 def test_nothing_good_is_lost() -> None:
     assert first_bad() is None
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("function", ["repair._write_swap", "quarantine.copy"])
 def test_its_syncs_are_needed(function: str) -> None:
     sites = [site for site in repaired().sites if f"eventcore.log.{function}:" in site[1]]

@@ -47,7 +47,7 @@ def test_some_crash_states(name: str) -> None:
     assert tally.distinct >= 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_every_crash_state_of_small_histories() -> None:
     tally = search_in_processes(STATES, 2)
@@ -60,6 +60,7 @@ def test_every_crash_state_of_small_histories() -> None:
     assert min(tally.kinds[kind] for kind in ("all", "torn", "prefix", "lost", "kept", "random")) >= 500
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["compact", "compact unsynced"])
 def test_a_writer_that_was_killed_in_a_swap(name: str) -> None:
     """Its names are in the cache alone: whoever acts on them makes them durable first."""
@@ -75,6 +76,7 @@ def test_a_writer_that_was_killed_in_a_swap(name: str) -> None:
     assert search.tally.distinct > 300
 
 
+@pytest.mark.sampled
 def test_a_state_is_found_again_by_its_name() -> None:
     search = Search(300, Limits(nested_every=30))
     seen = []
@@ -134,6 +136,7 @@ def test_a_broken_engine_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch
     assert tally.bad, f"{tally}"
 
 
+@pytest.mark.sampled
 def test_the_scenarios_that_find_them_are_good() -> None:
     names = sorted({name for *_, scenarios in BROKEN.values() for name in scenarios})
     tally = _search(names, 100, ANYWHERE)

@@ -135,6 +135,7 @@ ELSEWHERE = {
 """Not found in the scenarios, and why."""
 
 
+@pytest.mark.sampled
 def test_every_sync_of_the_engine_is_one_of_them() -> None:
     seen = {site[1].rpartition(":")[0] for site in sites().all()}
     others = ("eventcore.store.", "eventcore.snapshot.")  # see test_store_crash.py, test_snapshot_crash.py
@@ -142,7 +143,7 @@ def test_every_sync_of_the_engine_is_one_of_them() -> None:
     assert asked - seen == ELSEWHERE.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_every_dropped_sync_is_caught() -> None:
     with quiet():
@@ -154,6 +155,7 @@ def test_every_dropped_sync_is_caught() -> None:
     assert len(caught) >= 20
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("function", ["partition_log._sync", "checkpoints.write", "quarantine.copy", "segment.seal"])
 def test_a_dropped_sync_is_caught(function: str) -> None:
     """Some of the above, for every day."""
@@ -164,6 +166,7 @@ def test_a_dropped_sync_is_caught(function: str) -> None:
             assert catch(site), site
 
 
+@pytest.mark.sampled
 def test_nothing_is_bad_while_none_is_dropped() -> None:
     session, oracle = record("truncate over segments", 0)
     session.disk.spared = {file.number: 0 for file in session.disk.boundaries[-1].files} | {str(FOLDER): 0}

@@ -4,7 +4,7 @@ A batch's CRC covers it from byte 21 on. Of the first 21 bytes, a wrong length, 
 base offset or leader epoch may not be, as long as the segment grows. Once it is sealed, its `.seal` covers them. The
 test counts both classes exactly, so that a change of either is noticed.
 
-`EVENTCORE_NIGHTLY=1 python -m pytest -m slow tests/crash/test_every_bit.py` flips every header bit of every batch
+`EVENTCORE_NIGHTLY=1 python -m pytest -m nightly tests/crash/test_every_bit.py` flips every header bit of every batch
 through the public API, too; without it that is done for some batches only.
 """
 
@@ -83,7 +83,7 @@ def fields_at(image: bytearray) -> list[str]:
     return names
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(kernels.KERNELS == "pure", reason="524,288 scans of 64 KiB take hours in plain Python")
 def test_every_bit_flip_is_detected_by_the_crc_or_the_seal(image: bytearray, sealed_folder: Path) -> None:
     count, _, status, good = rows_of(image, SIZE)
@@ -125,7 +125,7 @@ def test_every_bit_flip_is_detected_by_the_crc_or_the_seal(image: bytearray, sea
     assert undetected == {"leader_epoch": 32 * batches, "base_offset": 63 * batches}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(kernels.KERNELS == "pure", reason="65,537 scans of up to 64 KiB take hours in plain Python")
 def test_every_truncation_keeps_the_longest_prefix(image: bytearray) -> None:
     _, _, _, good = rows_of(image, SIZE)
@@ -200,7 +200,8 @@ def flip_all(folder: Path, image: bytearray, every: int, good: list[ec.Record]) 
     return count
 
 
-@pytest.mark.parametrize("every", [64, pytest.param(1 if NIGHTLY else 16, marks=pytest.mark.slow)])
+@pytest.mark.sampled
+@pytest.mark.parametrize("every", [64, pytest.param(1 if NIGHTLY else 16, marks=pytest.mark.nightly)])
 def test_flips_of_a_sealed_segment_through_the_public_api(
     image: bytearray, sealed_folder: Path, tmp_path: Path, every: int
 ) -> None:

@@ -5,8 +5,8 @@ a typed error, or does no harm; a wrong answer, of reads by offset and by time, 
 ends of the log, is none of these. Folders closed, killed, and killed after a truncation; opened for reading, and for
 writing on a copy.
 
-By default a small share of the damages is tried, with `-m slow` more of them, and all (half an hour)
-by `EVENTCORE_NIGHTLY=1 python -m pytest -m slow tests/crash/test_every_bit_of_sidecars.py`.
+By default a small share of the damages is tried, with `-m nightly` more of them, and all (half an hour)
+by `EVENTCORE_NIGHTLY=1 python -m pytest -m nightly tests/crash/test_every_bit_of_sidecars.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from tests.crash import survey
 
 Image = dict[str, bytes]
 NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
-FLIPS = [997, pytest.param(1 if NIGHTLY else 29, marks=pytest.mark.slow)]
+FLIPS = [997, pytest.param(1 if NIGHTLY else 29, marks=pytest.mark.nightly)]
 """Every how-maniest damage is tried; neighbours in the order are different bits of one byte."""
-BYTES = [197, pytest.param(1 if NIGHTLY else 11, marks=pytest.mark.slow)]
-PAIRS = [41, pytest.param(1 if NIGHTLY else 3, marks=pytest.mark.slow)]
+BYTES = [197, pytest.param(1 if NIGHTLY else 11, marks=pytest.mark.nightly)]
+PAIRS = [41, pytest.param(1 if NIGHTLY else 3, marks=pytest.mark.nightly)]
 STATES = ["closed", "killed", "truncated"]
 MODES = ["r", "rw"]
 _SLOTS = (0, recovery_point.SIZE // 2)

@@ -14,13 +14,14 @@ from tests.crash import exactly_once
 from tests.crash.exactly_once import Totals
 
 
+@pytest.mark.sampled
 def test_a_few_kills(memory_path: Path) -> None:
     totals = exactly_once.run(8, 3, memory_path, Totals())
     assert totals.wrong == []
     assert totals.records
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_500_kills(memory_path: Path) -> None:
     kills = 20_000 if os.environ.get("EVENTCORE_NIGHTLY") else 500
@@ -29,7 +30,7 @@ def test_500_kills(memory_path: Path) -> None:
     assert totals.kills >= kills
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", ["offsets are committed beside the transaction", "nobody ends what was begun"])
 def test_the_harness_sees_what_is_wrong(memory_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     if what.startswith("offsets"):

@@ -8,7 +8,7 @@ the fault goes away, and
   * the folder, opened again, holds what was acknowledged, in order, without a gap, and nothing that was not sent;
   * no descriptor, map or lock is left.
 
-The suite runs a sample of the cases, `-m slow` all of them. EVENTCORE_NIGHTLY=1 with `-m slow` adds to each case a
+CI runs a sample of the cases, `-m nightly` all of them. EVENTCORE_NIGHTLY=1 with `-m nightly` adds to each case a
 second fault, in the opening that follows it.
 """
 
@@ -201,7 +201,7 @@ def failures_of(ground: Path, name: str, faults: Iterator[Fault]) -> tuple[int, 
     return count, wrong
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_call_fails_with_every_error(ground: Path, name: str) -> None:
     calls = calls_of(ground, SCENARIOS[name])
@@ -212,6 +212,7 @@ def test_every_call_fails_with_every_error(ground: Path, name: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_some_calls_fail(ground: Path, name: str) -> None:
     calls = calls_of(ground, SCENARIOS[name])

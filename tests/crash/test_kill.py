@@ -27,7 +27,7 @@ def test_a_few_kills_lose_nothing(ground: Path) -> None:
     assert totals.wrong == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_200_kills_lose_nothing(ground: Path) -> None:
     kills = 10_000 if os.environ.get("EVENTCORE_NIGHTLY") else 200
     totals = killing.run(kills, 7, ground, Totals())

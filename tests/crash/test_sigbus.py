@@ -124,6 +124,7 @@ assert memoryview(m)[PAGE] == 0 and m.broken and guard.faults() == 1
     expect(run(script, path), 0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shared", [True, False])
 def test_many_threads_fault_at_once(path: Path, shared: bool) -> None:
     """On the same pages of one map, and each on a map of its own."""
@@ -147,6 +148,7 @@ assert guard.faults() >= 256 * len(set(map(id, maps)))
         expect(run(script, path), 0)
 
 
+@pytest.mark.sampled
 def test_maps_come_and_go_while_others_fault(path: Path) -> None:
     """The table changes under the handler: only maps of the truncated file break, and each of them does."""
     script = """

@@ -6,7 +6,7 @@ on after DiskFull and ends with any other typed error; a reader opens the partit
 on reading. Every record that is read is compared with what was written at its offset.
 
 The small cohorts are for every run. 50 writers and 200 readers of each kind, with the marker `slow`, take less than
-a minute in all; `EVENTCORE_NIGHTLY=1 pytest -m slow tests/crash/test_sigbus_engine.py` takes an hour.
+a minute in all; `EVENTCORE_NIGHTLY=1 pytest -m nightly tests/crash/test_sigbus_engine.py` takes an hour.
 """
 
 from __future__ import annotations
@@ -356,28 +356,31 @@ def reports(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("what", STRANGERS)
 def test_a_stranger_truncates(what: str, tmp_path: Path, reports: Path) -> None:
     stranger(what, tmp_path / "logs", reports, SMALL)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", DISKS)
 def test_a_full_disk(kind: str, reports: Path) -> None:
     full_disk(kind, reports, SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", STRANGERS)
 def test_a_stranger_truncates_under_many(what: str, tmp_path: Path, reports: Path) -> None:
     stranger(what, tmp_path / "logs", reports, MANY)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", DISKS)
 def test_a_full_disk_under_many(kind: str, reports: Path) -> None:
     full_disk(kind, reports, MANY)
 
 
+@pytest.mark.sampled
 def test_without_the_guard_they_die(tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge: the same stranger kills processes whose maps nobody guards. Sometimes all see the new size in time."""
     monkeypatch.setattr(_kernels, "guard", import_module("eventcore._pure.guard"))

@@ -33,6 +33,7 @@ FEW = Limits(exhaustive=16, samples=4, shuffled=True)
 MANY_STATES = 2_400
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", list(SNAPSHOT_SCENARIOS))
 def test_some_crash_states_of_snapshots(name: str) -> None:
     count, bad = search(name, FEW, 40)
@@ -40,7 +41,7 @@ def test_some_crash_states_of_snapshots(name: str) -> None:
     assert count >= 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_many_crash_states_of_snapshots() -> None:
     """Each scenario in a process of its own."""
@@ -103,6 +104,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, str]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", list(BROKEN))
 def test_broken_snapshots_are_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, attribute, replacement, scenario, during = BROKEN[name]
@@ -148,6 +150,7 @@ def caught(site: Site) -> str | None:
     return None
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("function", ["taking.take", "folder_place.create"])
 def test_a_dropped_sync_of_snapshots_is_caught(function: str) -> None:
     """Some of them, for every day."""

@@ -25,6 +25,7 @@ TRANSACTIONAL = ("transactions", "offsets of groups")
 MANY_TRANSACTIONS = 17_000
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", list(STORE_SCENARIOS))
 def test_some_crash_states_of_a_store(name: str) -> None:
     count, bad = search(name, FEW, 60)
@@ -32,7 +33,7 @@ def test_some_crash_states_of_a_store(name: str) -> None:
     assert count >= 60
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", list(STORE_SCENARIOS))
 def test_many_crash_states_of_a_store(name: str) -> None:
@@ -61,8 +62,9 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "decided" in name else name for name in BROKEN]
+    "name", [pytest.param(name, marks=pytest.mark.nightly) if "decided" in name else name for name in BROKEN]
 )
 def test_a_broken_store_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, attribute, replacement, scenario = BROKEN[name]
@@ -110,6 +112,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("function", ["catalog.create", "doomed.note"])
 def test_a_dropped_sync_of_a_store_is_caught(function: str) -> None:
     """Some of them, for every day."""
@@ -119,7 +122,7 @@ def test_a_dropped_sync_of_a_store_is_caught(function: str) -> None:
         assert caught(site), site
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_every_dropped_sync_of_a_store_is_caught() -> None:
     with quiet():

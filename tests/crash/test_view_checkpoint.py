@@ -158,11 +158,12 @@ def check(limits: Limits, quota: int) -> int:
     return count
 
 
+@pytest.mark.sampled
 def test_some_crash_states() -> None:
     assert check(FEW, 150) >= 150
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_many_crash_states() -> None:
     assert check(MANY, 5_000) >= 5_000
@@ -179,6 +180,7 @@ def sites() -> set[Site]:
         return {one for one in ViewSession().disk.sites if "view_" in one[1]}
 
 
+@pytest.mark.sampled
 def test_every_sync_is_needed() -> None:
     found = sites()
     assert len(found) == 3

@@ -72,6 +72,7 @@ def test_epochs_come_back(tmp_path_factory: pytest.TempPathFactory, epochs: set[
     assert checkpoint.read_epochs(Disk(), path) == entries
 
 
+@pytest.mark.sampled
 @given(offsets=st.dictionaries(st.tuples(topics, st.integers(0, 2**31 - 1)), offsets_, max_size=20))
 def test_offsets_come_back(tmp_path_factory: pytest.TempPathFactory, offsets: dict[tuple[str, int], int]) -> None:
     path = tmp_path_factory.mktemp("offsets") / "recovery-point-offset-checkpoint"

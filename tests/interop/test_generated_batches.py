@@ -111,11 +111,12 @@ def check_batches(count: int) -> None:
     assert done >= count
 
 
+@pytest.mark.sampled
 def test_generated_batches_mean_the_same_everywhere() -> None:
     check_batches(max(AT_ONCE, BATCHES // 40))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_many_generated_batches_mean_the_same_everywhere() -> None:
     check_batches(BATCHES)

@@ -342,6 +342,7 @@ def test_a_column_cannot_go_while_it_is_read(open_log: Open) -> None:
     assert [r.value for r in p] == [b"a", b"bc"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("turn", range(3))
 def test_a_roll_beside_a_checkpoint(folder: Path, turn: int, clock: FakeClock) -> None:
     """Both write a producer snapshot, perhaps of the same offset, and remove old ones."""

@@ -54,11 +54,12 @@ def histories(first: int, count: int, place: Path) -> None:
         check(seed, place)
 
 
+@pytest.mark.sampled
 def test_random_histories(memory_path: Path) -> None:
     histories(0, 60, memory_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_many_random_histories(memory_path: Path) -> None:
     histories(1000, 2000, memory_path)
@@ -411,6 +412,7 @@ with ec.open_partition(sys.argv[1], mode="r") as partition:
 """
 
 
+@pytest.mark.sampled
 def test_readers_in_other_processes_meanwhile(folder: Path) -> None:
     """What they see is whole at all times: every key, in order, whichever files they have open."""
     with opened(folder) as partition:

@@ -235,6 +235,7 @@ def used(folder: Path) -> list[str]:
     return mapped + [path for path in opened if str(folder) in path]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", ["rw", "r"])
 def test_closing_while_others_read_is_an_error_for_them_and_nothing_else(tmp_path: Path, mode: str) -> None:
     for number in range(20):

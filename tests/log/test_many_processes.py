@@ -2,8 +2,8 @@
 
 Every value tells its offset and its generation, of which each truncation begins a new one. A violation is a record
 that says another offset, a gap, a generation that falls along the log or that was cut off before the read began, an
-error other than those a truncation explains, a hang, a death. `-m slow` runs eight readers for a minute;
-`EVENTCORE_NIGHTLY=1 python -m pytest -m slow tests/log/test_many_processes.py` for ten.
+error other than those a truncation explains, a hang, a death. `-m nightly` runs eight readers for a minute;
+`EVENTCORE_NIGHTLY=1 python -m pytest -m nightly tests/log/test_many_processes.py` for ten.
 """
 
 from __future__ import annotations
@@ -235,17 +235,19 @@ def run(folder: Path, readers: int, seconds: float, *, least: int) -> None:
         assert p.verify().problems == []
 
 
+@pytest.mark.sampled
 def test_some_readers(folder: Path) -> None:
     run(folder, 5, 2.0, least=3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(MINUTE * 2)
 def test_eight_readers_for_a_minute(folder: Path) -> None:
     run(folder, 8, MINUTE, least=8)
 
 
-@pytest.mark.parametrize("kills", [15, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.sampled
+@pytest.mark.parametrize("kills", [15, pytest.param(200, marks=pytest.mark.nightly)])
 def test_killed_readers_harm_nobody(folder: Path, kills: int) -> None:
     board, pick = Board(), random.Random(3)
     writer = begin(folder, board)
@@ -316,7 +318,8 @@ def _switches() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.sampled
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.nightly)])
 def test_an_idle_reader_sleeps(folder: Path, seconds: int) -> None:
     with ec.open_partition(folder, "rw", "never") as p:
         p.append(b"x")

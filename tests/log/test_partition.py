@@ -307,6 +307,7 @@ def test_leader_epochs(open_log: Open) -> None:
     assert open_log().leader_epoch == 3
 
 
+@pytest.mark.sampled
 def test_fetch_gives_whole_batches_in_place(open_log: Open, folder: Path) -> None:
     p = open_log()
     for i in range(5):

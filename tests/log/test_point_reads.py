@@ -227,6 +227,7 @@ def test_markers_transactions_and_gaps(open_log: Open, again: str) -> None:
             p[offset]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("codec", ["uncompressed", "zstd"])
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.7, 0.99])
 def test_damage(open_log: Open, codec: str, at: float) -> None:
@@ -368,6 +369,7 @@ class Cycle:
             self.p.close()
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("eager_collector")
 def test_the_collector_at_any_moment(tmp_path: Path) -> None:
     """Readers are dropped in cycles while others read, the log is truncated, closed and opened."""
@@ -397,6 +399,7 @@ def test_the_collector_at_any_moment(tmp_path: Path) -> None:
     p.close()
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("eager_collector")
 def test_several_threads_and_the_collector(tmp_path: Path) -> None:
     """Threads share one handle of a log that is truncated and rolled, and open and drop handles of their own."""

@@ -35,6 +35,7 @@ def values_of(p: ec.Partition) -> list[bytes | None]:
     return [record.value for record in p]
 
 
+@pytest.mark.sampled
 def test_every_cut_of_the_tail_keeps_the_longest_prefix(tmp_path: Path) -> None:
     source = tmp_path / "source-0"
     values, ends = build(source, batches=4)

@@ -129,6 +129,7 @@ def test_a_missing_index_is_rebuilt(open_log: Open, folder: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in names} == before
 
 
+@pytest.mark.sampled
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_history_equals_a_list(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

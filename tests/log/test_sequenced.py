@@ -2,7 +2,7 @@
 the log is closed, killed, robbed of its snapshots, or rolled in between. Each batch is there once and in order, or is
 refused as Kafka would (P1, P2).
 
-`-m slow` plays them all, 49,800; else every 40th.
+`-m nightly` plays them all, 49,800; else every 40th.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class Log:
         assert info.duplicate
 
 
-@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.sampled
+@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.nightly)])
 @pytest.mark.timeout(1500)
 def test_every_pattern(step: int) -> None:
     count = 0

@@ -332,6 +332,7 @@ def test_a_spin_that_is_no_time(open_log: Open, spin: Any) -> None:
     assert list(p.tail(timeout=0.01, spin=float("inf"))) == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("spin", [0.0, 20.0])
 @pytest.mark.parametrize("mode", ["rw", "r"])
 def test_who_waits_while_another_closes_is_told(open_log: Open, mode: str, spin: float) -> None:
@@ -382,6 +383,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("spin", [0.0, 0.001, 30.0])
 def test_a_tail_waits_through_the_deaths_of_writers(folder: Path, spin: float) -> None:
     with ec.open_partition(folder, config={"segment.bytes": 16384}):
@@ -397,6 +399,7 @@ def test_a_tail_waits_through_the_deaths_of_writers(folder: Path, spin: float) -
     assert [record.value for record in seen] == [b"%d" % i * 10 for i in range(401)]
 
 
+@pytest.mark.sampled
 def test_it_spins_no_longer_than_it_is_told(open_log: Open) -> None:
     p = open_log()
     cpu, began = time.thread_time(), time.monotonic()

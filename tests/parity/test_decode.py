@@ -397,6 +397,7 @@ records = st.builds(
 shaped = st.lists(pieces, max_size=9).map(b"".join).map(lambda body: varint(len(body)) + body)
 
 
+@pytest.mark.sampled
 @settings(deadline=None, max_examples=600)
 @given(
     area=st.lists(records | shaped, max_size=4).map(b"".join),

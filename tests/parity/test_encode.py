@@ -191,6 +191,7 @@ def test_twins_write_the_same_bytes(
     assert native == pure
 
 
+@pytest.mark.sampled
 def test_twins_agree_on_the_bounds_of_a_varint(pair: Pair) -> None:
     for size in SIZES:
         items = [(bytes(size), bytes(size))] * 130

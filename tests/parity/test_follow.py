@@ -256,6 +256,7 @@ def test_a_signal_without_a_record_does_not_end_the_wait(kernels: SimpleNamespac
     timer.join()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("spin_ns", [0, LONG_NS])
 def test_ctrl_c_ends_the_wait(kernels: SimpleNamespace, spin_ns: int) -> None:
     one = follower(kernels, page(kernels.tail, 100), Log(bytes(100)))

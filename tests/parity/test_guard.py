@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,6 +129,17 @@ def test_find_is_bytes_find(guard: Any, tmp_path: Path) -> None:
             expected = data.find(sub, start, end)
             assert mapping.find(sub, start, end) == expected, (data, sub, start, end)
             assert mapping.find(bytearray(sub), start, end) == mapping.find(memoryview(sub), start, end) == expected
+
+
+def test_find_is_bytes_find_at_every_bound(guard: Any, tmp_path: Path) -> None:
+    """An empty needle, bounds before the beginning, behind the end and in the wrong order."""
+    data = b"abab"
+    (tmp_path / "data").write_bytes(data)
+    with (tmp_path / "data").open("rb") as file:
+        mapping = guard.Mapping(file.fileno(), len(data), False)
+    bounds = [*range(-len(data) - 3, len(data) + 4), -747, 747]
+    for sub, start, end in product((b"", b"a", b"ab", b"ababa"), bounds, bounds):
+        assert mapping.find(sub, start, end) == data.find(sub, start, end), (sub, start, end)
 
 
 def test_find_wants_bytes(guard: Any, fd: int) -> None:

@@ -104,6 +104,7 @@ def test_what_is_no_offset(kernels: SimpleNamespace) -> None:
 Gaps = st.lists(st.tuples(st.integers(0, 20), st.lists(st.integers(1, 12), max_size=25), st.booleans()), max_size=12)
 
 
+@pytest.mark.sampled
 @settings(max_examples=100, deadline=None)
 @given(gaps=Gaps, base=st.integers(0, 30), cuts=st.lists(st.integers(0, 12), max_size=12))
 def test_windows_of_a_log_with_gaps(pair: Pair, gaps: Any, base: int, cuts: list[int]) -> None:
@@ -184,6 +185,7 @@ def test_batches_that_are_not_right(pair: Pair, name: str) -> None:
     assert reached[0] == reached[1]
 
 
+@pytest.mark.sampled
 @settings(max_examples=100, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_bytes_that_change_under_it(kernels: SimpleNamespace, changes: list[tuple[int, int]]) -> None:
@@ -303,6 +305,7 @@ def test_buffers_are_pinned_until_they_are_forgotten(kernels: SimpleNamespace) -
     state.append(1)
 
 
+@pytest.mark.sampled
 def test_no_more_entries_than_there_may_be(pair: Pair) -> None:
     """Where two strides want one entry the newer one has it; what is found is right all the same."""
     data, seen = log_of(*(100,) * 30), []

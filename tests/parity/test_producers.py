@@ -85,6 +85,7 @@ def test_the_last_five_are_kept_in_order(kernels: SimpleNamespace) -> None:
     assert (table.next_sequence(5, 1), table.next_sequence(6, 0)) == (0, 0)
 
 
+@pytest.mark.sampled
 def test_who_looks_while_another_thread_changes_it(kernels: SimpleNamespace) -> None:
     """Making the objects of an answer lets other threads run (at the latest when the garbage collector calls someone):
     by then the table may lie elsewhere.

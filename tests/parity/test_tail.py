@@ -131,6 +131,7 @@ def wake_later(tail: Any, state: Any, delay_s: float = 0.05) -> threading.Timer:
     return timer
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("read_only", [False, True])
 def test_wait_wakes_up(two: Any, state: mmap.mmap, state_path: Path, read_only: bool) -> None:
     publisher, waiter = (kernels.tail for kernels in two)
@@ -157,6 +158,7 @@ def test_a_waiter_raises_the_flag_and_a_wake_up_takes_it_down() -> None:
 ROUNDS = {("native", "native"): 5000, ("pure", "pure"): 60}
 
 
+@pytest.mark.sampled
 def test_no_wake_up_is_lost(two: Any) -> None:
     """Two threads hand a number to and fro. Who sleeps through a wake-up sleeps for a second: that is what is counted.
 
@@ -218,6 +220,7 @@ def child(kind: str, path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.sampled
 def test_another_process_wakes_up(two: Any, state: mmap.mmap, state_path: Path) -> None:
     with child(two[1].kind, state_path) as process:
         time.sleep(0.1)
@@ -236,6 +239,7 @@ def test_ctrl_c_ends_a_wait(kernels: SimpleNamespace, state_path: Path) -> None:
         assert process.returncode not in (0, None)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("read_only", [False, True])
 def test_ctrl_c_that_another_thread_took_ends_a_wait(kernels: SimpleNamespace, read_only: bool) -> None:
     """The sleep itself is not interrupted then: whoever wakes has to ask."""

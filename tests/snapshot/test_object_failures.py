@@ -76,6 +76,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", [call for call in CALLS if call != "write in parts"])
 @pytest.mark.parametrize(("status", "code", "retriable", "hint"), ANSWERS)
 def test_a_refusal_says_what_to_do(call: str, status: int, code: str, retriable: bool, hint: str) -> None:
@@ -95,6 +96,7 @@ def test_a_store_that_overlooks_conditions_is_refused() -> None:
     assert "use one that does conditional writes" in str(error)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", CALLS)
 def test_nobody_listens(call: str) -> None:
     error = refusal(place_at(nobody()), call)
@@ -108,6 +110,7 @@ def test_a_name_that_nobody_knows() -> None:
     assert "check the `endpoint`" in str(error)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", ["write", "read"])
 def test_a_server_that_never_answers(call: str) -> None:
     with silent() as endpoint:

@@ -78,6 +78,7 @@ def test_the_lease_is_given_back_after_an_exception(open_place: Open) -> None:
     assert leases(place) == []
 
 
+@pytest.mark.sampled
 def test_a_stale_lease_is_taken_over(open_place: Open) -> None:
     place = open_place(lease_s=SHORT_S)
     leave_a_lease(place)
@@ -96,6 +97,7 @@ def test_a_lease_that_nobody_can_read_is_one_all_the_same(open_place: Open) -> N
         pass
 
 
+@pytest.mark.sampled
 def test_a_lease_is_renewed_while_its_holder_waits(open_place: Open) -> None:
     place, other = open_place(lease_s=2 * SHORT_S), open_place(lease_s=2 * SHORT_S)
     with place.holding():
@@ -105,6 +107,7 @@ def test_a_lease_is_renewed_while_its_holder_waits(open_place: Open) -> None:
         assert place.create("manifests/1", b"x")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("change", ["taken over", "removed"])
 @pytest.mark.parametrize("call", ["write", "create", "remove"])
 def test_a_lost_lease_is_noticed(open_place: Open, change: str, call: str) -> None:

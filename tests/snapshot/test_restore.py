@@ -82,6 +82,7 @@ def test_a_cut_inside_of_a_compacted_batch(store: ec.Store, kept: Path, tmp_path
     assert look_at(tmp_path / "new")["orders", 0] == [one for one in before if one[0] < 250]
 
 
+@pytest.mark.sampled
 def test_a_transaction_is_not_torn_by_it(store: ec.Store, kept: Path, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         store.create_topic(name, 1)
@@ -228,6 +229,7 @@ ec.restore(sys.argv[1], sys.argv[2])
 """
 
 
+@pytest.mark.sampled
 def test_killed_at_any_time(store: ec.Store, kept: Path, tmp_path: Path) -> None:
     """By SIGKILL: the folder is not there, or whole; the source is as it was."""
     topic = store.create_topic("orders", 20)

@@ -147,6 +147,7 @@ def test_recovery_after_a_crash_does_not_get_into_it_either(kept: Path, tmp_path
     assert ec.snapshots(kept).verify(1) == []
 
 
+@pytest.mark.sampled
 def test_a_transaction_is_in_it_or_not(store: ec.Store, kept: Path, tmp_path: Path) -> None:
     store.create_topic("a", 1)
     store.create_topic("b", 1)
@@ -340,6 +341,7 @@ def test_a_view_that_is_saved_meanwhile_is_in_it_whole(
         assert bytes(saved.data) == b"x" * 200_000
 
 
+@pytest.mark.sampled
 def test_appends_go_on_meanwhile(tmp_path: Path, kept: Path) -> None:
     """From other threads, with rolls and transactions; each snapshot is a prefix of every partition."""
     with ec.open(tmp_path / "store", fsync="interval", config=QUIET) as store:

@@ -9,11 +9,12 @@ import pytest
 from tests.snapshot import under_load
 
 
+@pytest.mark.sampled
 def test_a_few(memory_path: Path) -> None:
     assert under_load.run(6, 1, memory_path) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_three_hundred(memory_path: Path) -> None:
     assert under_load.run(250, 2, memory_path) + under_load.run(50, 3, memory_path, fsync="always") == 300

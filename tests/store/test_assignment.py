@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ wants = st.dictionaries(
 counts = st.fixed_dictionaries({topic: st.integers(0, 8) for topic in TOPICS})
 
 
+@pytest.mark.sampled
 @settings(max_examples=500)
 @given(wants, wants, counts)
 def test_it_is_even_and_whole(

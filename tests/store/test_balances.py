@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import eventcore as ec
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "balances.py"
@@ -24,6 +26,7 @@ def run(folder: Path, *options: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
+@pytest.mark.sampled
 def test_the_example_as_one_runs_it(memory_path: Path) -> None:
     for before in (0, 3_000, 6_000):
         said, proof = run(memory_path, "--events", "3000", "--check")
@@ -31,6 +34,7 @@ def test_the_example_as_one_runs_it(memory_path: Path) -> None:
         assert proof == "equal to a full replay"
 
 
+@pytest.mark.sampled
 def test_the_example_killed(memory_path: Path) -> None:
     """At any time; the next run equals a full replay."""
     rng = random.Random(3)

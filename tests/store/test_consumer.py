@@ -381,6 +381,7 @@ def test_a_topic_that_is_deleted(store: ec.Store) -> None:
         assert len(consumer.poll(max_records=100)) == 60
 
 
+@pytest.mark.sampled
 def test_threads_share_the_work(store: ec.Store, clock: FakeClock) -> None:
     """Everybody commits before he polls: each record comes once, while others come and go."""
     seen: list[tuple[int, int]] = []

@@ -39,6 +39,7 @@ def prepared(open_store: OpenStore) -> ec.Store:
     return store
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", list(ACTS))
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_every_call(memory_path: Path, name: str, error: int) -> None:

@@ -139,6 +139,7 @@ def test_describe_tells_lag_and_owners(store: ec.Store) -> None:
 # -- readers ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled
 def test_a_reader_commits_too(store: ec.Store, open_store: OpenStore, folder: Path) -> None:
     store.groups.commit("billing", {ORDERS[0]: 5, ORDERS[1]: 5})
     reader = open_store("r")
@@ -309,6 +310,7 @@ def test_closing_beside_threads_that_commit(memory_path: Path, monkeypatch: pyte
 # -- crashes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled
 def test_no_group_is_beyond_what_a_crash_has_left(
     store: ec.Store, open_store: OpenStore, folder: Path, tmp_path: Path
 ) -> None:

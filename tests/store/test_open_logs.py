@@ -23,6 +23,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
 @pytest.mark.skipif(not NATIVE, reason="Python's own maps keep descriptors until garbage is collected")
 def test_many_partitions_with_few_descriptors(open_store: OpenStore) -> None:
@@ -91,6 +92,7 @@ def test_who_waits_for_news_is_told_and_keeps_it_open(open_store: OpenStore) -> 
     assert one.current is None
 
 
+@pytest.mark.sampled
 def test_many_threads_share_few_open_partitions(open_store: OpenStore) -> None:
     store = open_store(store_open_partitions=2)
     topic = store.create_topic("t", 6)
@@ -122,6 +124,7 @@ def test_many_threads_share_few_open_partitions(open_store: OpenStore) -> None:
     assert values == wanted
 
 
+@pytest.mark.sampled
 def test_transactions_in_logs_that_come_and_go(open_store: OpenStore) -> None:
     """An appender that still may append is that of a log which is not closed before."""
     store = open_store(store_open_partitions=2)

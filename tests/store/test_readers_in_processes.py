@@ -1,7 +1,7 @@
 """Four processes read a store all the while one writes it: retention, compaction, deletion of records and of topics.
 
 A violation is a record that says another offset than its own, a gap where nothing was compacted, a key that is missing
-or older than one seen before, an error that a deletion does not explain, a death. `-m slow` runs it for a minute.
+or older than one seen before, an error that a deletion does not explain, a death. `-m nightly` runs it for a minute.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Writer:
         partition.extend([b"%d|" % offset + b"x" * 100 for offset in range(end, end + count)])
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.sampled
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.nightly)])
 @pytest.mark.timeout(200)
 def test_what_they_see_is_whole_at_all_times(memory_path: Path, seconds: int) -> None:
     folder = memory_path / "store"

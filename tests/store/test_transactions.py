@@ -373,6 +373,7 @@ def test_a_reader_may_not(folder: Path) -> None:
         store.transaction("billing-1")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment(folder: Path, clock: Clock, seed: int) -> None:
     """Copies of the folder are what kills leave. In each, every transaction is there whole, or not at all."""

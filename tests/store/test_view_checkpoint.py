@@ -405,6 +405,7 @@ def check_pair(store: ec.Store, name: str = "view") -> int:
     return len(state)
 
 
+@pytest.mark.sampled
 def test_a_saving_process_that_is_killed(store: ec.Store, folder: Path) -> None:
     """A reader that folds and saves what another process appends, dozens of times."""
     rng = random.Random(7)
@@ -425,6 +426,7 @@ def test_a_saving_process_that_is_killed(store: ec.Store, folder: Path) -> None:
     assert not (folder / f"{file}.tmp").exists()
 
 
+@pytest.mark.sampled
 def test_two_processes_that_save_the_same(store: ec.Store, folder: Path) -> None:
     """Each whole, one after the other; who looks meanwhile finds a pair that belongs together."""
     with worker(folder), worker(folder):

@@ -53,7 +53,10 @@ class Mapping(mmap.mmap):
 
     def find(self, sub: Buffer, start: int, end: int) -> int:  # type: ignore[override]
         """The lowest position of `sub` inside `[start, end)`, -1 if there is none; like `bytes.find`."""
-        return -1 if start > len(self) else super().find(sub, start, end)
+        if start > len(self):
+            return -1
+        start, end, _ = slice(start, end).indices(len(self))  # what mmap makes of other bounds differs by version
+        return super().find(sub, start, end) if start <= end else -1
 
     def _check(self, start: int, end: int) -> None:
         if not 0 <= start <= end <= len(self):

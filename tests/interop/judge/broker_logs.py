@@ -7,6 +7,7 @@ broker. While recording, what was sent is compared with what was read: the judge
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -47,10 +48,19 @@ def record_once(cache: Path) -> BrokerLogs:
     finished = cache / f"broker-logs-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not finished.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
+        _record_alone(cache, finished)
+    return _load(finished)
+
+
+def _record_alone(cache: Path, finished: Path) -> None:
+    """Whoever comes while another process records waits for what it records."""
+    with (cache / "recording.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if finished.is_dir():
+            return
         with tempfile.TemporaryDirectory(prefix="recording-", dir=cache) as unfinished:
             _record(Path(unfinished) / "kept")
             (Path(unfinished) / "kept").rename(finished)  # atomic: a folder of this name is complete
-    return _load(finished)
 
 
 def _load(folder: Path) -> BrokerLogs:
