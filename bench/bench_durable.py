@@ -31,7 +31,7 @@ def appends(p: ec.Partition, threads: int, seconds: float) -> float:
     until = start + seconds
 
     def append(number: int) -> None:
-        while time.perf_counter() < until:
+        while not counts[number] or time.perf_counter() < until:
             p.append(VALUE)
             counts[number] += 1
 

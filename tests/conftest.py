@@ -6,18 +6,20 @@ Two rules: no judge is skipped (`EVENTCORE_REQUIRE_JUDGES=1`), and each run says
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.judges import kinds_of
+from tests.scale import DEPTH, SEED
 
 ROOT = Path(__file__).resolve().parents[1]
 JUDGES = ("interop", "mounts", "nightly", "realdata", "s3", "sampled")
@@ -51,6 +53,17 @@ def memory_path() -> Iterator[Path]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="eventcore-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def count_descriptors() -> Callable[[], int]:
+    """How many files this process has open, once what nobody refers to any more has let go of its own."""
+
+    def count() -> int:
+        gc.collect()
+        return len(os.listdir("/dev/fd"))
+
+    return count
 
 
 def judges_required() -> bool:
@@ -105,3 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     file = os.environ.get("EVENTCORE_JUDGES")
     if file and not hasattr(config, "workerinput"):  # of pytest-xdist only the process that hears all of them counts
         config.pluginmanager.register(Judged(Path(file)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"EVENTCORE_SEED={SEED} EVENTCORE_DEPTH={DEPTH}")

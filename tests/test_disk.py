@@ -70,16 +70,18 @@ def test_a_symbolic_link_is_not_followed(disk: Disk, path: Path, tmp_path: Path)
 
 
 @pytest.mark.timeout(10)
-def test_a_pipe_or_a_folder_is_refused_without_waiting(disk: Disk, path: Path, tmp_path: Path) -> None:
+def test_a_pipe_or_a_folder_is_refused_without_waiting(
+    disk: Disk, path: Path, tmp_path: Path, count_descriptors: Callable[[], int]
+) -> None:
     os.mkfifo(path)
-    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    before = count_descriptors()
     for write in (False, True):
         with pytest.raises(NotALog, match="no regular file"):
             disk.open(path, write=write)
         with pytest.raises(NotALog):
             disk.open(tmp_path, write=write)
     if sys.platform == "linux":
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert count_descriptors() == before
 
 
 def test_errors_name_the_file_until_it_is_closed(disk: Disk, path: Path) -> None:
@@ -323,16 +325,16 @@ def test_what_a_crash_left_is_no_obstacle(disk: Disk, path: Path, tmp_path: Path
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync", "open", "close", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_failed_replacement_leaves_the_old_file(
-    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, count_descriptors: Callable[[], int]
 ) -> None:
     disk.replace_file(path, b"old")
-    before = len(os.listdir("/dev/fd"))
+    before = count_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, call if hasattr(os, call) else "fsync", failing(code, after=getattr(os, call, None)))
         with pytest.raises(DiskFull if code == errno.ENOSPC and call != "fdatasync" else StorageError):
             disk.replace_file(path, b"new")
     assert path.read_bytes() == b"old"
-    assert len(os.listdir("/dev/fd")) == before
+    assert count_descriptors() == before
     assert list(path.parent.iterdir()) == [path]
     disk.replace_file(path, b"new")
     assert path.read_bytes() == b"new"

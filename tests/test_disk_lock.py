@@ -7,7 +7,6 @@ import fcntl
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,10 +96,10 @@ def test_a_process_that_knows_posix_locks_alone_sees_the_lock(disk: Disk, path: 
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="a system without locks of open file descriptions")
-def test_a_posix_lock_excludes_us(disk: Disk, path: Path) -> None:
+def test_a_posix_lock_excludes_us(disk: Disk, path: Path, count_descriptors: Callable[[], int]) -> None:
     path.touch()
     program = LOCKF + "fcntl.lockf(f, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
-    before = len(os.listdir("/dev/fd"))
+    before = count_descriptors()
     with subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -112,7 +111,7 @@ def test_a_posix_lock_excludes_us(disk: Disk, path: Path) -> None:
         other.wait()
     assert path.read_bytes() == b""
     disk.close(disk.lock(path, "us"))
-    assert len(os.listdir("/dev/fd")) == before
+    assert count_descriptors() == before
 
 
 def test_a_file_system_without_such_locks_can_be_locked(
@@ -126,21 +125,17 @@ def test_a_file_system_without_such_locks_can_be_locked(
     disk.close(fd)
 
 
-def test_a_reader_that_just_looks_does_not_refuse_the_writer(disk: Disk, path: Path) -> None:
+def test_a_reader_that_just_looks_does_not_refuse_the_writer(
+    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone by the writer's second look."""
     path.touch()
-    held = threading.Event()
-
-    def look() -> None:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            held.set()
-            time.sleep(0.004)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    held.wait()
-    disk.close(disk.lock(path, "us"))
-    thread.join()
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        pauses: list[float] = []
+        monkeypatch.setattr(time, "sleep", lambda pause: (pauses.append(pause), reader.close()))
+        disk.close(disk.lock(path, "us"))
+    assert len(pauses) == 1
 
 
 def test_readers_that_look_at_the_same_time_do_not_see_each_other(disk: Disk, path: Path) -> None:
@@ -174,13 +169,13 @@ def test_a_full_disk_can_be_locked(disk: Disk, path: Path, monkeypatch: pytest.M
 
 
 def test_a_lock_that_cannot_be_tried_is_not_said_to_be_held(
-    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch, count_descriptors: Callable[[], int]
 ) -> None:
     path.touch()
-    before = len(os.listdir("/dev/fd"))
+    before = count_descriptors()
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
     for call in (lambda: disk.lock(path, "us"), lambda: disk.locked(path)):
         with pytest.raises(StorageError, match="cannot lock") as caught:
             call()
         assert not isinstance(caught.value, LogLocked)
-    assert len(os.listdir("/dev/fd")) == before
+    assert count_descriptors() == before

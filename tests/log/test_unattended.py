@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,16 +169,16 @@ def test_the_end_is_right_at_the_first_look_after_the_last_writer(tmp_path: Path
         assert getattr(reader, name) == 21
 
 
-def test_keeps_nothing_open_once_it_is_closed(tmp_path: Path) -> None:
+def test_keeps_nothing_open_once_it_is_closed(tmp_path: Path, count_descriptors: Callable[[], int]) -> None:
     folder = tmp_path / "events-0"
     left_by_a_kill(folder, LARGE, 1500, 1500)
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    before = count_descriptors()
     for _ in range(3):
         with ec.open_partition(folder, "r") as p:
             record = p[7]
         assert record.value is not None
         if before:
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert count_descriptors() == before
 
 
 def test_an_overlay_shows_changes_and_makes_none(tmp_path: Path) -> None:
