@@ -12,14 +12,14 @@ from bench import append_cost, compare, read_cost
 
 @pytest.mark.parametrize("name", list(append_cost.CALLS))
 def test_the_cost_of_an_append_is_measured(name: str, tmp_path: Path) -> None:
-    assert 0 < append_cost.cost(name, 10, str(tmp_path)) < 1
+    assert append_cost.cost(name, 10, str(tmp_path)) > 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_costs_of_reading_are_measured(tmp_path: Path) -> None:
     found = read_cost.costs(str(tmp_path), 2000, 5)
     assert {"read", "columns", "p[i] 1000", "p[i] 100"} <= set(found)
-    assert all(0 < cost < 1 for cost in found.values())
+    assert all(cost > 0 for cost in found.values())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -81,7 +81,7 @@ def test_points() -> None:
                     record = p[offset]
                     assert (record.offset, record.value) == (offset, b"%0100d" % offset)
         for figures in (known(paths, SMALL, 10), anew(paths, SMALL, 10)):
-            assert all(0 < cost < 5 for cost in figures.values())
+            assert all(cost > 0 for cost in figures.values())
 
 
 def main() -> dict[str, dict[str, float]]:

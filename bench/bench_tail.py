@@ -20,7 +20,7 @@ import pytest
 
 from bench.interleaved import report
 
-PATIENCE_NS = 10_000_000_000
+PATIENCE_NS = 120_000_000_000
 LAST = -1
 """What the other process is told when it may go."""
 Trip = Callable[[], int]

@@ -26,7 +26,7 @@ PAUSE_NS = 100_000
 _STAMP = struct.Struct("=q")
 _REST = bytes(100 - _STAMP.size)
 _SIZE = 100
-_PATIENCE_S = 20.0
+_PATIENCE_S = 120.0
 
 
 class Line(NamedTuple):

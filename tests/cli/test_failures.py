@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import eventcore as ec
 
 from .conftest import SOURCE, Run
 
+PATIENCE_S = 120.0
 READERS = ("read", "tail", "stat", "dump", "verify")
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -98,7 +100,7 @@ def test_a_pipe_closed_early_is_quiet(start: Start, run: Run, tmp_path: Path, co
     assert process.stdout is not None
     assert process.stdout.readline()
     process.stdout.close()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert process.stderr is not None
     assert process.stderr.read() == b""
 
@@ -108,9 +110,9 @@ def test_an_interrupted_append_keeps_what_it_appended(start: Start, run: Run, tm
     assert process.stdin is not None
     process.stdin.write(b"a\nb\n")
     process.stdin.flush()
-    _wait_for(lambda: (tmp_path / "p" / "eventcore.state").exists() and _records(tmp_path / "p") == 2)
+    _wait_for(lambda: _records_by_now(tmp_path / "p") == 2)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=30)
+    out, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert b"appended 2 records" in out
     assert error == b"error: stopped\n"
@@ -122,8 +124,15 @@ def _records(path: Path) -> int:
         return len(partition)
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
+def _records_by_now(path: Path) -> int:
+    """While it is being made."""
+    with suppress(ec.EventCoreError):
+        return _records(path)
+    return 0
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -45,7 +45,7 @@ def test_it_sees_what_another_process_appends(start: Start, folder: Path, interr
             assert json.loads(process.stdout.readline())["value"] == value.decode()
     if interrupt:
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=20)
+        out, error = process.communicate(timeout=120)
         assert (process.returncode, out, error) == (130, b"", b"")
 
 
@@ -55,6 +55,6 @@ def test_it_notices_that_the_log_was_cut_back(start: Start, folder: Path) -> Non
     assert process.stdout.readline()
     with ec.open_partition(folder) as partition:
         partition.truncate(2)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 1
     assert error.startswith((b"error: the log was cut back to offset 2", b"error: the log was truncated while it was"))

@@ -28,7 +28,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "orders.py"
 ORDERS = 40
 KILLS = 4
 _WAITS_S = (0.005, 0.03, 0.08)
-_DEADLINE_S = 60.0
+_DEADLINE_S = 120.0
 
 
 @dataclass

@@ -153,8 +153,8 @@ def check(folder: Path, model: Model, steps: list[tuple[int, int, int]], totals:
     model.generations = possible[: len(found)]
 
 
-def run(kills: int, seed: int, ground: Path, totals: Totals) -> Totals:
-    """Kill and check so many times."""
+def run(kills: int, seed: int, ground: Path, totals: Totals, *, least: int = 0) -> Totals:
+    """Kill and check so many times, nobody before it has noted `least` steps or come to its end."""
     pick, shared = random.Random(seed), Shared()
     model, folder = Model(), ground / "events-0"
     for number in range(kills):
@@ -169,6 +169,8 @@ def run(kills: int, seed: int, ground: Path, totals: Totals) -> Totals:
             finally:
                 os._exit(0)
         child_seed = pick.randrange(1 << 30)  # keeps the parent's sequence apart from the child's
+        while len(shared.steps()) < least and not _has_ended(child):
+            time.sleep(0.001)
         time.sleep(random.Random(child_seed).choice([0.0005, 0.002, 0.008, 0.02]) * (0.5 + pick.random()))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -178,6 +180,11 @@ def run(kills: int, seed: int, ground: Path, totals: Totals) -> Totals:
         if totals.wrong:
             break
     return totals
+
+
+def _has_ended(child: int) -> bool:
+    """Without taking notice of it: it stays there to be waited for."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def main() -> int:

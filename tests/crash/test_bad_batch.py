@@ -1,7 +1,7 @@
 """One bad batch in the middle of a log, each of 1,000 in turn: it is refused, and no record before or behind is lost.
 
 A changed byte of the records, and a changed field of the header, in a log that was closed, or whose writer was killed;
-opened for reading, and again for writing. `EVENTCORE_NIGHTLY=1 pytest -m nightly tests/crash/test_bad_batch.py`
+opened for reading, and again for writing. `EVENTCORE_DEPTH=10 pytest -m nightly tests/crash/test_bad_batch.py`
 does so in every combination; otherwise each batch is damaged in one of them in turn.
 """
 
@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 import eventcore as ec
+from tests.scale import DEPTH
 
-NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
+DEEP = DEPTH >= 10
 BATCHES = 1000
 CONFIG = {"segment.bytes": 1 << 18, "segment.index.bytes": 4096, "index.interval.bytes": 1000}
 KINDS = {"records": 70, "crc": 18, "offset": 6, "length": 10, "magic": 16, "epoch": 14, "last offset": 25, "time": 40,
@@ -128,5 +129,5 @@ def test_a_bad_batch_in_the_middle_loses_no_other(logs: dict[str, Log], state: s
 @pytest.mark.nightly
 def test_each_bad_batch_in_the_middle_loses_no_other(logs: dict[str, Log]) -> None:
     for number in range(BATCHES - 1):
-        for state, mode, kind in EVERYTHING if NIGHTLY else [EVERYTHING[number % len(EVERYTHING)]]:
+        for state, mode, kind in EVERYTHING if DEEP else [EVERYTHING[number % len(EVERYTHING)]]:
             check(logs[state], mode, number, kind)

@@ -11,6 +11,7 @@ import pytest
 import eventcore as ec
 from tests.crash import choreography
 from tests.crash.choreography import EXAMPLE, Totals
+from tests.scale import DEPTH, SEED
 
 
 @pytest.mark.sampled
@@ -30,9 +31,9 @@ def test_a_few_kills(memory_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_200_runs(memory_path: Path) -> None:
-    totals = choreography.run(200, 7, memory_path, Totals())
+    totals = choreography.run(200 * DEPTH, 7 + SEED, memory_path, Totals())
     assert totals.wrong == []
-    assert totals.kills > 200
+    assert totals.kills > 200 * DEPTH
 
 
 @pytest.mark.nightly

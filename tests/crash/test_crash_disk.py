@@ -14,6 +14,7 @@ from eventcore.errors import EventCoreError
 from tests.crash.crash_choices import BoundaryChoices
 from tests.crash.crash_recording import BY_TEST, RecordingDisk
 from tests.crash.memory_disk import PAGE, Image, MemoryDisk
+from tests.scale import seeded
 
 BUILT_FROM_OTHERS = {"copy", "unshare", "remove_folder", "read_file", "replace_file"}
 """Methods of Disk that call nothing but other methods of it."""
@@ -119,9 +120,7 @@ def _after(play: Callable[[RecordingDisk], object], image: Image | None = None) 
     disk.acknowledge("the end")
     choices = BoundaryChoices(disk.boundaries[-1], {})
     return {
-        tuple(sorted(state.image()[str(ROOT)].items()))
-        for state in choices.states(random.Random(1))
-        if state.kind != "torn"
+        tuple(sorted(state.image()[str(ROOT)].items())) for state in choices.states(seeded(1)) if state.kind != "torn"
     }
 
 
@@ -236,7 +235,7 @@ def test_a_file_that_moves_to_another_folder_has_one_name_or_both() -> None:
     disk = RecordingDisk({root: {"file": b"1"}, inner: {}})
     disk.rename(ROOT / "file", ROOT / "inner" / "moved")
     disk.acknowledge("the end")
-    states = BoundaryChoices(disk.boundaries[-1], {}).states(random.Random(1))
+    states = BoundaryChoices(disk.boundaries[-1], {}).states(seeded(1))
     found = {(tuple(image[root]), tuple(image[inner])) for image in (state.image() for state in states)}
     assert found == {(("file",), ()), (("file",), ("moved",)), ((), ("moved",))}
 
@@ -265,7 +264,7 @@ def test_a_folder_is_there_with_its_name_only() -> None:
     fd = disk.open(ROOT / "inner" / "file", write=True, create=True)
     disk.sync(fd)
     disk.acknowledge("the end")
-    states = BoundaryChoices(disk.boundaries[-1], {}).states(random.Random(1))
+    states = BoundaryChoices(disk.boundaries[-1], {}).states(seeded(1))
     found = {str(sorted(state.image().items())) for state in states}
     root, inner = str(ROOT), str(ROOT / "inner")
     assert found == {

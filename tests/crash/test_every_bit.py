@@ -4,7 +4,7 @@ A batch's CRC covers it from byte 21 on. Of the first 21 bytes, a wrong length, 
 base offset or leader epoch may not be, as long as the segment grows. Once it is sealed, its `.seal` covers them. The
 test counts both classes exactly, so that a change of either is noticed.
 
-`EVENTCORE_NIGHTLY=1 python -m pytest -m nightly tests/crash/test_every_bit.py` flips every header bit of every batch
+`EVENTCORE_DEPTH=10 python -m pytest -m nightly tests/crash/test_every_bit.py` flips every header bit of every batch
 through the public API, too; without it that is done for some batches only.
 """
 
@@ -24,13 +24,14 @@ from eventcore import _kernels as kernels
 from eventcore.disk import Disk
 from eventcore.files import seal
 from eventcore.format.layout import BATCH_HEADER
+from tests.scale import DEPTH
 
 SIZE = 1 << 16
 _ROW = kernels.batch.ROW_SIZE
 _CRC_START = BATCH_HEADER.offsets["attributes"]
 
 
-NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
+DEEP = DEPTH >= 10
 LOG = f"{0:020d}.log"
 SEAL = f"{0:020d}.seal"
 
@@ -201,7 +202,7 @@ def flip_all(folder: Path, image: bytearray, every: int, good: list[ec.Record]) 
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("every", [64, pytest.param(1 if NIGHTLY else 16, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("every", [64, pytest.param(1 if DEEP else 16, marks=pytest.mark.nightly)])
 def test_flips_of_a_sealed_segment_through_the_public_api(
     image: bytearray, sealed_folder: Path, tmp_path: Path, every: int
 ) -> None:

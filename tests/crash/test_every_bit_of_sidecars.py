@@ -6,12 +6,11 @@ ends of the log, is none of these. Folders closed, killed, and killed after a tr
 writing on a copy.
 
 By default a small share of the damages is tried, with `-m nightly` more of them, and all (half an hour)
-by `EVENTCORE_NIGHTLY=1 python -m pytest -m nightly tests/crash/test_every_bit_of_sidecars.py`.
+by `EVENTCORE_DEPTH=10 python -m pytest -m nightly tests/crash/test_every_bit_of_sidecars.py`.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +22,14 @@ import pytest
 import eventcore as ec
 from eventcore.files import names, recovery_point, state_file
 from tests.crash import survey
+from tests.scale import DEPTH
 
 Image = dict[str, bytes]
-NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
-FLIPS = [997, pytest.param(1 if NIGHTLY else 29, marks=pytest.mark.nightly)]
+DEEP = DEPTH >= 10
+FLIPS = [997, pytest.param(1 if DEEP else 29, marks=pytest.mark.nightly)]
 """Every how-maniest damage is tried; neighbours in the order are different bits of one byte."""
-BYTES = [197, pytest.param(1 if NIGHTLY else 11, marks=pytest.mark.nightly)]
-PAIRS = [41, pytest.param(1 if NIGHTLY else 3, marks=pytest.mark.nightly)]
+BYTES = [197, pytest.param(1 if DEEP else 11, marks=pytest.mark.nightly)]
+PAIRS = [41, pytest.param(1 if DEEP else 3, marks=pytest.mark.nightly)]
 STATES = ["closed", "killed", "truncated"]
 MODES = ["r", "rw"]
 _SLOTS = (0, recovery_point.SIZE // 2)

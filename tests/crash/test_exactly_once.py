@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from eventcore.store.coordinator import TransactionCoordinator
 from eventcore.store.groups import GroupCoordinator
 from tests.crash import exactly_once
 from tests.crash.exactly_once import Totals
+from tests.scale import DEPTH, SEED
 
 
 @pytest.mark.sampled
@@ -23,9 +23,9 @@ def test_a_few_kills(memory_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-def test_500_kills(memory_path: Path) -> None:
-    kills = 20_000 if os.environ.get("EVENTCORE_NIGHTLY") else 500
-    totals = exactly_once.run(kills, 7, memory_path, Totals())
+def test_many_kills(memory_path: Path) -> None:
+    kills = 500 * DEPTH
+    totals = exactly_once.run(kills, 7 + SEED, memory_path, Totals())
     assert totals.wrong == []
     assert totals.kills >= kills
 

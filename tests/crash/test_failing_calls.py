@@ -8,7 +8,7 @@ the fault goes away, and
   * the folder, opened again, holds what was acknowledged, in order, without a gap, and nothing that was not sent;
   * no descriptor, map or lock is left.
 
-CI runs a sample of the cases, `-m nightly` all of them. EVENTCORE_NIGHTLY=1 with `-m nightly` adds to each case a
+CI runs a sample of the cases, `-m nightly` all of them. EVENTCORE_DEPTH=10 with `-m nightly` adds to each case a
 second fault, in the opening that follows it.
 """
 
@@ -27,8 +27,9 @@ import pytest
 import eventcore as ec
 from tests.crash.failing_disk import COMES_FROM, SHORT, Call, Fault, SystemCalls, maps_below, open_descriptors
 from tests.crash.failing_scenarios import SCENARIOS, Scenario, Session, State, StillClock
+from tests.scale import DEPTH
 
-NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
+DEEP = DEPTH >= 10
 EVERYWHERE = (errno.ENOSPC, errno.EIO, errno.EINTR, errno.EMFILE, errno.EROFS)
 SOMEWHERE = (errno.EDQUOT, errno.EAGAIN, errno.ESTALE, errno.EFBIG, SHORT)
 STICKY = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE, SHORT)

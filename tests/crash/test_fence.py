@@ -126,7 +126,7 @@ def append_from_threads(p: ec.Partition) -> tuple[set[int], list[type[Exception]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     return acknowledged, failures
 
 

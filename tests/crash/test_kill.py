@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import eventcore as ec
 from tests.crash import killing
 from tests.crash.killing import Totals
+from tests.scale import DEPTH, SEED
 
 
 @pytest.fixture
@@ -23,14 +23,15 @@ def ground() -> Iterator[Path]:
 
 
 def test_a_few_kills_lose_nothing(ground: Path) -> None:
-    totals = killing.run(6, 11, ground, Totals())
+    totals = killing.run(3, 11, ground, Totals())
+    killing.run(3, 12, ground, totals, least=20)
     assert totals.wrong == []
 
 
 @pytest.mark.nightly
-def test_200_kills_lose_nothing(ground: Path) -> None:
-    kills = 10_000 if os.environ.get("EVENTCORE_NIGHTLY") else 200
-    totals = killing.run(kills, 7, ground, Totals())
+def test_many_kills_lose_nothing(ground: Path) -> None:
+    kills = 1000 * DEPTH
+    totals = killing.run(kills, 7 + SEED, ground, Totals())
     assert totals.wrong == []
     assert totals.kills == kills
     assert totals.checked > kills
@@ -39,7 +40,7 @@ def test_200_kills_lose_nothing(ground: Path) -> None:
 def test_the_harness_sees_a_wrong_record(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ec.Partition.append
     monkeypatch.setattr(ec.Partition, "append", lambda self, value: real(self, value + b"!"))
-    assert killing.run(40, 3, ground, Totals()).wrong
+    assert killing.run(40, 3, ground, Totals(), least=50).wrong
 
 
 def test_the_harness_sees_a_loss(ground: Path) -> None:

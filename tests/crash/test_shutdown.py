@@ -25,11 +25,12 @@ import pytest
 import eventcore as ec
 from tests.crash.killing import value_of
 from tests.crash.mounts import need_root
+from tests.scale import DEPTH, seeded
 
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = struct.pack("I", 2)
 _IMAGE_BYTES = 48 << 20
-CYCLES = [pytest.param(6, marks=pytest.mark.sampled), pytest.param(200, marks=pytest.mark.nightly)]
+CYCLES = [pytest.param(6, marks=pytest.mark.sampled), pytest.param(200 * DEPTH, marks=pytest.mark.nightly)]
 
 
 def command(*arguments: str | Path) -> None:
@@ -132,7 +133,7 @@ def look(folder: Path, durable: int) -> int:
 @pytest.mark.parametrize("cycles", CYCLES)
 def test_nothing_durable_is_lost_when_the_file_system_is_shut_down(image: tuple[Path, Path], cycles: int) -> None:
     file, mount = image
-    pick, shared, kept = random.Random(5), mmap.mmap(-1, 4096), 0
+    pick, shared, kept = seeded(5), mmap.mmap(-1, 4096), 0
     for number in range(cycles):
         if number % 40 == 0:
             command("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", file)

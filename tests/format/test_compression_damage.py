@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 import tracemalloc
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -102,6 +105,7 @@ def test_a_snappy_block_that_claims_more_than_any_can_hold_is_not_tried() -> Non
 
 
 GIB = 1 << 30
+STORED = {codec: compress(codec, None, EVENTS) for codec in CODECS}
 BOMBS = {
     "zstd 32 KiB holding 1 GiB": (ZSTD, zstd_rle_bomb(8192)),
     "gzip 64 KiB holding 64 MiB": (GZIP, gzip_bomb(64 << 20)),
@@ -124,8 +128,77 @@ BOMBS = {
 }
 
 
+class Counted:
+    """A decompressor of zstandard, and its reader: how many bytes come out of it is noted."""
+
+    def __init__(self, real: Any, sizes: list[int]) -> None:
+        self._real, self._sizes = real, sizes
+
+    def stream_reader(self, *arguments: Any, **options: Any) -> Counted:
+        return Counted(self._real.stream_reader(*arguments, **options), self._sizes)
+
+    def __enter__(self) -> Counted:
+        self._real.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._real.__exit__(*error)
+
+    def readinto(self, room: memoryview) -> int:
+        self._sizes.append(self._real.readinto(room))
+        return self._sizes[-1]
+
+
+@pytest.fixture
+def produced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each call of a library's decompressor gave, or had room for."""
+    sizes: list[int] = []
+    chunks, zstd, cramjam = compression._gzip_chunks, compression.Scratch.zstd.fget, compression._cramjam()
+
+    def counted_chunks(data: memoryview) -> Iterator[bytes]:
+        for chunk in chunks(data):
+            sizes.append(len(chunk))
+            yield chunk
+
+    def counted(decompress_into: Callable[..., int]) -> Callable[..., int]:
+        def act(block: memoryview, out: memoryview) -> int:
+            sizes.append(len(out))
+            return decompress_into(block, out)
+
+        return act
+
+    snappy, lz4 = cramjam.snappy, cramjam.lz4
+    libraries = SimpleNamespace(
+        snappy=SimpleNamespace(
+            decompress_raw_len=snappy.decompress_raw_len, decompress_raw_into=counted(snappy.decompress_raw_into)
+        ),
+        lz4=SimpleNamespace(decompress_into=counted(lz4.decompress_into)),
+        DecompressionError=cramjam.DecompressionError,
+    )
+    monkeypatch.setattr(compression, "_gzip_chunks", counted_chunks)
+    monkeypatch.setattr(compression.Scratch, "zstd", property(lambda scratch: Counted(zstd(scratch), sizes)))
+    monkeypatch.setattr(compression, "_cramjam", lambda: libraries)
+    return sizes
+
+
+@each_codec
+def test_what_is_produced_is_counted(codec: int, produced: list[int]) -> None:
+    assert bytes(decompress(codec, STORED[codec], LIMIT)) == EVENTS
+    assert len(EVENTS) <= sum(produced) <= max(LIMIT, len(EVENTS))
+
+
 @pytest.mark.parametrize(("codec", "bomb"), BOMBS.values(), ids=BOMBS.keys())
-def test_bombs_stop_at_the_limit(codec: int, bomb: bytes) -> None:
+def test_bombs_stop_at_the_limit(codec: int, bomb: bytes, produced: list[int]) -> None:
+    """Whatever they hold, no more than a piece beyond the limit is ever made of it."""
+    with pytest.raises(CorruptRecord):
+        decompress(codec, bomb, LIMIT)
+    assert sum(produced) <= LIMIT + compression._CHUNK
+    assert len(produced) <= len(bomb)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("codec", "bomb"), BOMBS.values(), ids=BOMBS.keys())
+def test_bombs_take_little_time(codec: int, bomb: bytes) -> None:
     best = 1.0
     for _ in range(5):
         started = time.perf_counter()

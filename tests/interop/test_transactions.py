@@ -13,6 +13,7 @@ import pytest
 import eventcore as ec
 from eventcore.format import transaction_log
 from eventcore.types import TransactionStatus
+from tests.scale import seeded
 
 from .judge.broker import Broker, Message
 from .judge.dump import dump_folder
@@ -61,7 +62,7 @@ def data(kafka: str, tmp_path: Path) -> Path:
         broker.create_topic(TOPIC, {}, 1)
     data = tmp_path / "broker" / "data"
     with ec.open(data, config=QUIET) as store:
-        write_transactions(store.topic(TOPIC)[0], random.Random(6))
+        write_transactions(store.topic(TOPIC)[0], seeded(6))
     return data
 
 

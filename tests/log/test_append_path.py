@@ -185,7 +185,7 @@ def test_the_populator_goes_on_whatever_happens() -> None:
     populator, files = Populator(), [File(failing=True), File()]
     for file in files:
         populator.ask(file, 5)
-    assert all(file.done.wait(30) for file in files)
+    assert all(file.done.wait(120) for file in files)
 
 
 def test_what_is_reopened_is_not_made_anew(folder: Path) -> None:

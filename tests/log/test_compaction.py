@@ -21,6 +21,7 @@ from eventcore.log.partition import Partition
 from eventcore.types import Record
 from tests.log.compaction_model import check
 from tests.parity.test_offset_map import COLLIDING
+from tests.scale import DEPTH, SEED
 
 CONFIG = {"cleanup.policy": "compact", "segment.bytes": 1 << 16, "file.delete.delay.ms": 0}
 
@@ -62,7 +63,7 @@ def test_random_histories(memory_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_many_random_histories(memory_path: Path) -> None:
-    histories(1000, 2000, memory_path)
+    histories(1000 + SEED, 2000 * DEPTH, memory_path)
 
 
 def test_one_record_a_key_stays(folder: Path) -> None:
@@ -392,13 +393,12 @@ def test_arguments(folder: Path) -> None:
 
 
 READER = """
-import sys, time
+import os, sys
 import eventcore as ec
 with ec.open_partition(sys.argv[1], mode="r") as partition:
     print("ready", flush=True)
-    end = time.monotonic() + float(sys.argv[2])
     rounds = 0
-    while time.monotonic() < end:
+    while not rounds or not os.path.exists(sys.argv[2]):
         found, last = {}, -1
         for record in partition.read(partition.log_start_offset):
             assert record.offset > last, (record.offset, last)
@@ -412,21 +412,26 @@ with ec.open_partition(sys.argv[1], mode="r") as partition:
 """
 
 
+COMPACTIONS = 40
+
+
 @pytest.mark.sampled
-def test_readers_in_other_processes_meanwhile(folder: Path) -> None:
+def test_readers_in_other_processes_meanwhile(folder: Path, tmp_path: Path) -> None:
     """What they see is whole at all times: every key, in order, whichever files they have open."""
+    stop = tmp_path / "stop"
     with opened(folder) as partition:
         filled(partition)
-        command = [sys.executable, "-c", READER, str(folder), "4"]
+        command = [sys.executable, "-c", READER, str(folder), str(stop)]
         readers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
         try:
             assert all(reader.stdout and reader.stdout.readline() == b"ready\n" for reader in readers)
-            while any(reader.poll() is None for reader in readers):
+            for _ in range(COMPACTIONS):
                 filled(partition, 8)
                 partition.compact()
+            stop.touch()
+            results = [reader.communicate(timeout=120) for reader in readers]
         finally:
             for reader in readers:
-                reader.kill() if reader.poll() is None else None
-            results = [reader.communicate() for reader in readers]
+                reader.kill()
         assert [reader.returncode for reader in readers] == [0] * 4, results
         assert all(int(out) > 0 for out, _ in results)

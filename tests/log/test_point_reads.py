@@ -22,6 +22,7 @@ from eventcore import _kernels as kernels
 from eventcore.log import reads
 from tests.log.conftest import Open
 from tests.log.test_append_batches import batch, transactions
+from tests.scale import seeded
 
 SMALL = {"segment.bytes": 32768, "segment.index.bytes": 4096, "index.interval.bytes": 512}
 NATIVE = kernels.KERNELS == "native"
@@ -373,7 +374,7 @@ class Cycle:
 @pytest.mark.usefixtures("eager_collector")
 def test_the_collector_at_any_moment(tmp_path: Path) -> None:
     """Readers are dropped in cycles while others read, the log is truncated, closed and opened."""
-    pick, folder = random.Random(5), tmp_path / "events-0"
+    pick, folder = seeded(5), tmp_path / "events-0"
     p = ec.open_partition(folder, "rw", "never", {**SMALL, "compression.type": "uncompressed"})
     headers = [ec.Record(value=b"h", headers=[("name", b"x"), ("other", None)])] * 3
     filled(p, 400, 50)
@@ -427,7 +428,7 @@ def test_several_threads_and_the_collector(tmp_path: Path) -> None:
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
     for thread in threads:
         thread.start()
-    pick = random.Random(9)
+    pick = seeded(9)
     for turn in range(25 if NATIVE else 6):
         p.truncate(pick.randrange(9, 12) * 100)
         end = p.log_end_offset

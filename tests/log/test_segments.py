@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventcore as ec
+from tests.scale import seeded
 
 from .conftest import NOW, FakeClock, Open
 
@@ -106,7 +106,7 @@ def test_a_wrong_index_costs_time_not_correctness(open_log: Open, folder: Path, 
     p.close()
     path = folder / f"{0:020d}.{name}"
     good = path.read_bytes()
-    rng = random.Random(5)
+    rng = seeded(5)
     for _ in range(100):
         bad = bytearray(good)
         bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)

@@ -29,7 +29,7 @@ def left_by_a_kill(folder: Path, config: dict[str, int], records: int, size: int
         f"    p.extend([b'%d-' % i + b'x' * {size} for i in range(at, at + 10)])\n"
         "os._exit(0)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=120)
     return [b"%d-" % i + b"x" * size for i in range(records)]
 
 

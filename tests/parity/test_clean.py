@@ -11,6 +11,7 @@ import pytest
 
 from eventcore.errors import CorruptRecord
 from tests.parity.twins import NOW, batch, load, outcome, record
+from tests.scale import seeded
 
 SECRET = bytes(16)
 PURE, NATIVE = load("pure"), load("native")
@@ -166,7 +167,7 @@ def test_arguments(kernels: SimpleNamespace) -> None:
 def test_both_clean_alike() -> None:
     if NATIVE is None:
         pytest.skip("the native kernels are not built (EVENTCORE_PURE)")
-    rng = random.Random(11)
+    rng = seeded(11)
     for _ in range(500):
         keys = [bytes([97 + at]) * rng.choice((0, 1, 9, 300)) for at in range(rng.randint(1, 6))]
         log = _random_log(rng, keys)

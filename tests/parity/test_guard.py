@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.scale import seeded
+
 PAGE = mmap.PAGESIZE
 CONTENT = random.Random(1).randbytes(5 * PAGE + 123)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the system has no such call")
@@ -116,7 +118,7 @@ def test_a_shared_map_forgets_nothing(guard: Any, fd: int) -> None:
 
 
 def test_find_is_bytes_find(guard: Any, tmp_path: Path) -> None:
-    rng = random.Random(2)
+    rng = seeded(2)
     for round_number in range(20):
         data = bytes(rng.choices(b"ab\0", k=rng.randint(1, 3 * PAGE if round_number % 5 == 0 else 30)))
         (tmp_path / "data").write_bytes(data)
@@ -167,7 +169,7 @@ def test_a_map_lives_as_long_as_its_last_view(guard: Any, fd: int, path: Path) -
 
 @linux_only
 def test_many_maps_come_and_go(guard: Any, fd: int, path: Path) -> None:
-    rng, alive = random.Random(3), []
+    rng, alive = seeded(3), []
     for _ in range(3000):
         if len(alive) < 50 or rng.random() < 0.5:
             alive.append(guard.Mapping(fd, rng.randint(1, len(CONTENT)), rng.random() < 0.5))

@@ -310,9 +310,9 @@ def test_threads_and_the_collector(kernels: SimpleNamespace, file: Path) -> None
     for thread in (collector, *churners):
         thread.start()
     for thread in churners:
-        thread.join(60)
+        thread.join(120)
     stop.set()
-    collector.join(60)
+    collector.join(120)
     assert troubles == []
 
 

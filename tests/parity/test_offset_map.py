@@ -14,6 +14,7 @@ import pytest
 
 from eventcore.errors import CorruptRecord, Truncated
 from tests.parity.twins import batch, load, outcome, record, resealed
+from tests.scale import seeded
 
 SECRET = bytes(16)
 COLLIDING = (0xE003736CAF6FDF25, 0xFCB439CFC78743E3)
@@ -169,7 +170,7 @@ def test_arguments(kernels: SimpleNamespace) -> None:
 def test_both_map_alike() -> None:
     if NATIVE is None:
         pytest.skip("the native kernels are not built (EVENTCORE_PURE)")
-    rng = random.Random(7)
+    rng = seeded(7)
     for _ in range(400):
         keys = [bytes([rng.randrange(4)] * rng.choice((0, 1, 7, 8, 9, 40, 200))) for _ in range(rng.randint(1, 12))]
         logs = [_random_log(rng, keys) for _ in range(rng.randint(1, 3))]

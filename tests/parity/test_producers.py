@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import random
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.parity.twins import INT32_MAX, INT64_MAX, INT64_MIN, NOW
+from tests.scale import seeded
 
 Pair = tuple[SimpleNamespace, SimpleNamespace]
 
@@ -49,7 +49,7 @@ def test_twins_agree_on_everything(pair: Pair, todo: list[tuple[Any, ...]]) -> N
 
 def test_many_of_them(pair: Pair) -> None:
     """The index grows, batches fall out, some expire, and all of it comes back from what was dumped."""
-    rng = random.Random(4)
+    rng = seeded(4)
     native, pure = (kernels.producers.ProducerTable() for kernels in pair)
     for offset in range(20_000):
         who, epoch = rng.randrange(3000) * 0x1_0000_0001, rng.randrange(50) // 49

@@ -19,7 +19,8 @@ import pytest
 from tests.parity import twins
 from tests.parity.conftest import NOT_BUILT
 
-LONG_NS = 30_000_000_000
+LONG_NS = 120_000_000_000
+FOREVER_NS = (1 << 63) - 1
 SHORT_NS = 20_000_000
 WORDS = ("LOG_START", "LAST_STABLE", "HIGH_WATERMARK", "LOG_END", "DURABLE", "GENERATION")
 
@@ -119,10 +120,17 @@ def test_wait_times_out(kernels: SimpleNamespace) -> None:
     tail, state = kernels.tail, bytearray(4096)
     for form in (state, memoryview(state).toreadonly()):
         for timeout_ns in (-1, 0, SHORT_NS):
-            start = time.monotonic_ns()
             assert tail.wait(form, tail.signal(state), timeout_ns) is False
-            assert timeout_ns <= time.monotonic_ns() - start < LONG_NS // 3
-    assert tail.wait(state, tail.signal(state) + 1, LONG_NS) is True
+    assert tail.wait(state, tail.signal(state) + 1, FOREVER_NS) is True
+
+
+@pytest.mark.nightly
+def test_wait_takes_as_long_as_it_is_told(kernels: SimpleNamespace) -> None:
+    tail, state = kernels.tail, bytearray(4096)
+    for timeout_ns in (-1, 0, SHORT_NS):
+        start = time.monotonic_ns()
+        assert tail.wait(state, tail.signal(state), timeout_ns) is False
+        assert timeout_ns <= time.monotonic_ns() - start < 10_000_000_000
 
 
 def wake_later(tail: Any, state: Any, delay_s: float = 0.05) -> threading.Timer:
@@ -158,25 +166,19 @@ def test_a_waiter_raises_the_flag_and_a_wake_up_takes_it_down() -> None:
 ROUNDS = {("native", "native"): 5000, ("pure", "pure"): 60}
 
 
-@pytest.mark.sampled
-def test_no_wake_up_is_lost(two: Any) -> None:
-    """Two threads hand a number to and fro. Who sleeps through a wake-up sleeps for a second: that is what is counted.
-
-    A native waiter cannot be woken by a pure publisher and looks again after that second; there, few rounds will do.
-    """
+def handed_to_and_fro(two: Any, rounds: int) -> float:
+    """Two threads hand a number to and fro, so many times; the longest wait of one of them in seconds."""
     state, words = bytearray(4096), (two[0].tail.LOG_END, two[0].tail.DURABLE)
-    kinds = (two[0].kind, two[1].kind)
-    slept_through: list[float] = []
+    waits: list[float] = [0.0]
 
     def play(tail: Any, mine: int, other: int, ahead: int) -> None:
-        for turn in range(ROUNDS.get(kinds, 2)):
-            while not (kinds in ROUNDS and slept_through):
+        for turn in range(rounds):
+            while True:
                 seen, start = tail.signal(state), time.monotonic()
                 if tail.load(state, other) >= turn + ahead:
                     break
-                tail.wait(state, seen, LONG_NS // 10)
-                if time.monotonic() - start > 0.9:
-                    slept_through.append(time.monotonic() - start)
+                assert tail.wait(state, seen, LONG_NS)
+                waits.append(time.monotonic() - start)
             tail.store(state, mine, turn + 1)
             tail.wake(state)
 
@@ -184,9 +186,22 @@ def test_no_wake_up_is_lost(two: Any) -> None:
     thread.start()
     play(two[0].tail, words[0], words[1], 0)
     thread.join()
+    assert two[1].tail.load(state, words[1]) == rounds
+    return max(waits)
+
+
+@pytest.mark.sampled
+def test_two_hand_a_number_to_and_fro(two: Any) -> None:
+    """A native waiter cannot be woken by a pure publisher and looks again after a second; there, few rounds will do."""
+    handed_to_and_fro(two, ROUNDS.get((two[0].kind, two[1].kind), 2))
+
+
+@pytest.mark.nightly
+def test_no_wake_up_is_lost(two: Any) -> None:
+    """Who sleeps through a wake-up sleeps for a second."""
+    kinds = (two[0].kind, two[1].kind)
     if kinds in ROUNDS:
-        assert not slept_through
-    assert two[1].tail.load(state, words[1]) == ROUNDS.get(kinds, 2)
+        assert handed_to_and_fro(two, ROUNDS[kinds]) < 0.9
 
 
 def test_every_waiter_wakes_up(kernels: SimpleNamespace, state: mmap.mmap) -> None:
@@ -197,7 +212,7 @@ def test_every_waiter_wakes_up(kernels: SimpleNamespace, state: mmap.mmap) -> No
         thread.start()
     wake_later(tail, state).join()
     for thread in threads:
-        thread.join(20)
+        thread.join()
     assert results == [True] * 8
 
 
@@ -209,7 +224,7 @@ tail = import_module(f"eventcore._{kind}.tail")
 with open(path, "r+b") as file:
     state = mmap.mmap(file.fileno(), 0)
 print("ready", flush=True)
-print(tail.wait(state, int(seen), 30_000_000_000), tail.load(state, tail.LOG_END), flush=True)
+print(tail.wait(state, int(seen), 120_000_000_000), tail.load(state, tail.LOG_END), flush=True)
 """
 
 
@@ -224,10 +239,8 @@ def child(kind: str, path: Path) -> subprocess.Popen[str]:
 def test_another_process_wakes_up(two: Any, state: mmap.mmap, state_path: Path) -> None:
     with child(two[1].kind, state_path) as process:
         time.sleep(0.1)
-        start = time.monotonic()
         two[0].tail.publish(state, 1, 2, 3, 4)
-        assert process.communicate(timeout=20)[0] == "True 3\n"
-        assert time.monotonic() - start < 15
+        assert process.communicate()[0] == "True 3\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a process are POSIX")
@@ -235,24 +248,22 @@ def test_ctrl_c_ends_a_wait(kernels: SimpleNamespace, state_path: Path) -> None:
     with child(kernels.kind, state_path) as process:
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20)[0] == ""
+        assert process.communicate()[0] == "", "it was not the end of its wait"
         assert process.returncode not in (0, None)
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("read_only", [False, True])
 def test_ctrl_c_that_another_thread_took_ends_a_wait(kernels: SimpleNamespace, read_only: bool) -> None:
-    """The sleep itself is not interrupted then: whoever wakes has to ask."""
+    """The sleep itself is not interrupted then: whoever wakes has to ask. If he did not, this test would not end."""
     state: Any = bytearray(4096)
     form = memoryview(state).toreadonly() if read_only else state
     timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGINT])
 
     def wait_for_ctrl_c() -> None:
         timer.start()
-        kernels.tail.wait(form, 0, LONG_NS)
+        kernels.tail.wait(form, 0, FOREVER_NS)
 
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         wait_for_ctrl_c()
-    assert time.monotonic() - start < 15
     timer.join()

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class CuttingProxy:
     """Passes bytes between its `endpoint` and a port of this machine, until `limit` of them went one way in all.
 
-    Then it calls `at_limit`, cuts every connection, and closes new ones, until it is given another limit.
+    Then it calls `at_limit`, cuts every connection, and closes new ones, until it is given another limit. A connection
+    by which more than `held_above` bytes go up waits, while `go_on` is cleared.
     """
 
     def __init__(self, port: int) -> None:
@@ -23,6 +24,9 @@ class CuttingProxy:
         """By direction, "up" or "down"; a direction without one is not limited."""
         self.at_limit: Callable[[], object] = lambda: None
         self.was_cut = False
+        self.held_above: int = 1 << 20
+        self.go_on = threading.Event()
+        self.go_on.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -30,8 +34,9 @@ class CuttingProxy:
     def cut_after(self, **limits: int) -> None:
         self.was_cut, self.limits = False, limits
 
-    def heal(self) -> None:
-        self.limits = {}
+    def heal(self, port: int | None = None) -> None:
+        """Pass everything, to another port if the server has got one."""
+        self._port, self.limits = port or self._port, {}
 
     def close(self) -> None:
         with suppress(OSError):
@@ -44,7 +49,7 @@ class CuttingProxy:
             while True:
                 near, _ = self._listener.accept()
                 try:
-                    far = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+                    far = socket.create_connection(("127.0.0.1", self._port))
                 except OSError:
                     near.close()
                     continue
@@ -53,8 +58,12 @@ class CuttingProxy:
                     threading.Thread(target=self._pass, args=(source, sink, way), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket, way: str) -> None:
+        passed = 0
         with suppress(OSError):
             while (data := source.recv(1 << 16)) and self._may_pass(way, len(data)):
+                passed += len(data)
+                if way == "up" and passed > self.held_above:
+                    self.go_on.wait()
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):
@@ -118,7 +127,9 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def nobody() -> str:
-    """An endpoint where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+@contextmanager
+def nobody() -> Iterator[str]:
+    """An endpoint where nobody listens, and nobody else may."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""An S3 server for tests: moto's, in a process of its own. `python s3_server.py PORT` is that process.
+"""An S3 server for tests: moto's, in a process of its own. `python s3_server.py` is that process.
 
 Around moto stands what S3 promises and moto leaves out: a request whose body was cut off is refused, and a conditional
 write is one step. Its buckets are in memory: a server that was killed has forgotten them.
@@ -29,14 +29,14 @@ Options = dict[str, str]
 
 
 class S3Server:
-    """A server on a port of this machine. `kill` and `start` again keep the port; `stop` ends it."""
+    """A server on a port of this machine, which is another one after `kill` and `start`; `stop` ends it."""
 
     def __init__(self) -> None:
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, os.fspath(Path(__file__).resolve()), str(self.port)]
+        command = [sys.executable, os.fspath(Path(__file__).resolve())]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -56,7 +56,7 @@ class S3Server:
         if self._process is None:
             return
         self._process.send_signal(number)
-        self._process.wait(timeout=30)
+        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 pipe.close()
@@ -73,7 +73,7 @@ class S3Server:
 
     def make_bucket(self, bucket: str) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{bucket}", method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=120).close()
 
     def new_bucket(self) -> tuple[str, Options]:
         """(URL with a prefix in it, options) of a bucket of its own."""
@@ -112,7 +112,7 @@ def main() -> None:
     from werkzeug.serving import make_server
 
     application = as_s3_promises(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
     print(server.server_port, flush=True)
     threading.Thread(target=end_with_the_tests, daemon=True).start()
     server.serve_forever()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scale import DEPTH, SEED
 from tests.snapshot import under_load
 
 
@@ -17,4 +18,5 @@ def test_a_few(memory_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_three_hundred(memory_path: Path) -> None:
-    assert under_load.run(250, 2, memory_path) + under_load.run(50, 3, memory_path, fsync="always") == 300
+    assert under_load.run(250 * DEPTH, 2 + SEED, memory_path) == 250 * DEPTH
+    assert under_load.run(50 * DEPTH, 3 + SEED, memory_path, fsync="always") == 50 * DEPTH

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import eventcore as ec
+from tests.scale import seeded
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "balances.py"
 
@@ -37,7 +37,7 @@ def test_the_example_as_one_runs_it(memory_path: Path) -> None:
 @pytest.mark.sampled
 def test_the_example_killed(memory_path: Path) -> None:
     """At any time; the next run equals a full replay."""
-    rng = random.Random(3)
+    rng = seeded(3)
     run(memory_path, "--events", "1000")
     for _ in range(3):
         process = subprocess.Popen(command(memory_path, "--events", "20000"), stdout=subprocess.DEVNULL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import shutil
 import signal
 import time
@@ -20,6 +19,7 @@ import eventcore as ec
 from eventcore.disk import Disk
 from eventcore.files import view_file
 from eventcore.store.view_checkpoint import checkpoint_files
+from tests.scale import seeded
 from tests.store.conftest import NOW, OpenStore
 
 
@@ -408,16 +408,18 @@ def check_pair(store: ec.Store, name: str = "view") -> int:
 @pytest.mark.sampled
 def test_a_saving_process_that_is_killed(store: ec.Store, folder: Path) -> None:
     """A reader that folds and saves what another process appends, dozens of times."""
-    rng = random.Random(7)
+    rng = seeded(7)
     reached = []
     for _ in range(40):
         with worker(folder):
             end = time.monotonic() + rng.random() * 0.02
-            while time.monotonic() < end:
+            while True:  # once at least, however busy the machine is: the next worker folds it before it is killed
                 store.topic("a").extend([b"%d" % rng.getrandbits(40) for _ in range(3)])
+                if time.monotonic() >= end:
+                    break
         reached.append(check_pair(store))
     assert reached == sorted(reached)
-    assert reached[-1] > 30
+    assert reached[-1] >= 30 + 3 * 39
     names = {path.name for path in folder.glob("eventcore.checkpoint-*")}
     file = view_file.file_name("view")
     assert {file, f"{file}.lock"} <= names <= {file, f"{file}.lock", f"{file}.tmp"}
@@ -430,10 +432,6 @@ def test_a_saving_process_that_is_killed(store: ec.Store, folder: Path) -> None:
 def test_two_processes_that_save_the_same(store: ec.Store, folder: Path) -> None:
     """Each whole, one after the other; who looks meanwhile finds a pair that belongs together."""
     with worker(folder), worker(folder):
-        end = time.monotonic() + 1.0
-        looks = 0
-        while time.monotonic() < end:
-            store.topic("a").extend([b"%d" % looks] * 3)
+        for look in range(50):
+            store.topic("a").extend([b"%d" % look] * 3)
             assert check_pair(store) >= 30
-            looks += 1
-    assert looks > 3

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from .jars import SMALL_JVM, java
 
 Headers = list[tuple[str, "bytes | None"]]
-_START_TIMEOUT_S = 90
-_STOP_TIMEOUT_S = 60
-_CALL_TIMEOUT_S = 30
+_START_TIMEOUT_S = 240
+_STOP_TIMEOUT_S = 120
+_CALL_TIMEOUT_S = 120
 _NODE_ID = 1
 _CLUSTER_ID = "ZXZlbnRjb3JlLWp1ZGdlMQ"
 _STARTED = "Kafka Server started"
