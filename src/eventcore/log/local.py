@@ -93,10 +93,10 @@ class LocalLog:
         with self._observer.changing():
             new = self.new_segment(self.end_offset)
             with self._observer.fencing():
-                self.segments = self.segments.plus(new)
                 old.seal()
                 self._observer.rolled(new)
                 self.disk.sync_dir(self.folder)
+                self.segments = self.segments.plus(new)
         return new
 
     def new_segment(self, base_offset: int) -> Segment:

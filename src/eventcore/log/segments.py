@@ -39,6 +39,18 @@ class SegmentList:
         """The segment that would hold `offset`, and all behind it."""
         return self._segments[max(bisect_right(self._bases, offset) - 1, 0) :]
 
+    def unsynced(self) -> list[Segment]:
+        """Those with something that is not durable yet, the oldest first: synced in this order, they are the last ones
+        whenever that is cut short.
+        """
+        found: list[Segment] = []
+        for segment in reversed(self._segments):
+            if not segment.synced:
+                found.insert(0, segment)
+            elif segment is not self.active:
+                break
+        return found
+
     def next_base(self, segment: Segment) -> int:
         """The base offset behind a segment, or its end if it is the last."""
         slot = bisect_right(self._bases, segment.base_offset)
