@@ -156,7 +156,7 @@ def test_every_dropped_sync_is_caught() -> None:
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("function", ["partition_log._sync", "checkpoints.write", "quarantine.copy", "segment.seal"])
+@pytest.mark.parametrize("function", ["durability._sync", "checkpoints.write", "quarantine.copy", "segment.seal"])
 def test_a_dropped_sync_is_caught(function: str) -> None:
     """Some of the above, for every day."""
     some = [site for site in sites().all() if f"eventcore.log.{function}:" in site[1]]

@@ -50,7 +50,7 @@ class Appender:
     """Of the log; None: there are none to look after."""
     opened: dict[int, int] | None = None
     """Producer id: first offset, of the transactions that are open; None: they are not known."""
-    lock: WriteLock | None = None
+    _lock: WriteLock | None = None
     """The owner's. The native twin takes none: nothing runs while its `append` does."""
 
     def __init__(self, max_bytes: int, interval: int, roll_ms: int, attributes: int, wall_clock: bool) -> None:
@@ -132,7 +132,7 @@ class Appender:
             return -1
         if timestamp is not None and not (type(timestamp) is int and 0 <= timestamp <= NEVER):
             return -1
-        with self.lock or nullcontext():
+        with self._lock or nullcontext():
             now = time.time_ns() // 1_000_000
             record = Record(-1, now if timestamp is None else timestamp, key, value)
             return self._marks.next_offset - 1 if not self._halted() and self.extend([record], 0, now, True) else -1
@@ -144,7 +144,7 @@ class Appender:
         """
         if not self._takes(items):
             return -1
-        with self.lock or nullcontext():
+        with self._lock or nullcontext():
             count = 0 if self._halted() else self.extend(items, 0, time.time_ns() // 1_000_000, True)
             return self._marks.next_offset - count if count else -1
 
@@ -159,7 +159,7 @@ class Appender:
         table = self.producers
         if table is None or not self._takes(items):
             return None
-        with self.lock or nullcontext():
+        with self._lock or nullcontext():
             known, following = table.find(producer_id), table.next_sequence(producer_id, epoch)
             if known is None or known.epoch != epoch or sequence not in (-1, following):
                 return None
@@ -190,7 +190,7 @@ class Appender:
         table, opened = self.producers, self.opened
         if table is None or opened is None or not self._visible or not self._takes((marker,)):
             return -1
-        with self.lock or nullcontext():
+        with self._lock or nullcontext():
             known = table.find(producer_id)
             if known is None or len(opened) != 1 or known.txn_first_offset < 0 or self._halted():
                 return -1
@@ -213,11 +213,11 @@ class Appender:
         return not self._declines() and type(items) in (list, tuple) and all(map(_is_plain, items))
 
     def _declines(self) -> bool:
-        held = self.lock is not None and self.lock.held()
+        held = self._lock is not None and self._lock.held()
         return held or self._halted() or not self._wall_clock or self._pid != os.getpid()
 
     def _halted(self) -> bool:
-        return self._paused > 0 or (self.lock is not None and self.lock.unfinished > 0)
+        return self._paused > 0 or (self._lock is not None and self._lock.unfinished > 0)
 
     def extend(
         self,
@@ -322,7 +322,7 @@ class Appender:
             and self._faults == guard.faults()
         )
         if keep:
-            with self.lock.whole if self.lock is not None else nullcontext():
+            with self._lock.whole if self._lock is not None else nullcontext():
                 self._take_in(end - start, last_offset, max_timestamp)
                 self._show()
             return count

@@ -17,7 +17,7 @@ __all__ = ["Whole", "WriteLock"]
 class Pausable(Protocol):
     """What the lock needs of an appender."""
 
-    lock: WriteLock | None
+    _lock: WriteLock | None
     """Of the pure appender, which runs lines of Python: it takes the lock for each of its appends."""
 
     def pause(self) -> None:
@@ -64,7 +64,7 @@ class WriteLock(_thread.RLock):  # type: ignore[misc]  # its own `with` is one s
 
     def attach(self, appender: Pausable) -> None:
         """The appender declines from now on while somebody holds the lock, and where something is unfinished."""
-        appender.lock = self
+        appender._lock = self
 
     def held(self) -> bool:
         """Whether this thread has it."""
