@@ -14,7 +14,7 @@ from typing import Protocol
 __all__ = ["Whole", "WriteLock"]
 
 
-class Pausable(Protocol):
+class _Pausable(Protocol):
     """What the lock needs of an appender."""
 
     _lock: WriteLock | None
@@ -62,7 +62,7 @@ class WriteLock(_thread.RLock):  # type: ignore[misc]  # its own `with` is one s
         """How many changes were begun and have not ended."""
         return self.whole.unfinished + self.attempt.unfinished
 
-    def attach(self, appender: Pausable) -> None:
+    def attach(self, appender: _Pausable) -> None:
         """The appender declines from now on while somebody holds the lock, and where something is unfinished."""
         appender._lock = self
 
