@@ -46,33 +46,41 @@ class GroupCommit:
         if self._leading.held():  # a signal handler's append, while this thread syncs
             return self._sync()
         waiter = self._join(end)
+        if waiter is None:
+            return self._lead(end)
         try:
-            if not waiter.leads and not waiter.released.acquire(timeout=PATIENCE_S):
-                waiter.leads = True  # nobody has named it: perhaps there is nobody
-            if waiter.leads:
-                self._lead(end)
-        finally:
+            named = waiter.released.acquire(timeout=PATIENCE_S)
+        except BaseException:  # Ctrl-C: nobody must wait for one who has left
             self._leave(waiter)
+            if waiter.leads:
+                self._hand_over()
+            raise
+        if not named:  # perhaps there is nobody who could
+            self._leave(waiter)
+        return self._lead(end) if waiter.leads or not named else None
 
-    def _join(self, end: int) -> _Waiter:
-        waiter = _Waiter(end)
+    def _join(self, end: int) -> _Waiter | None:
+        """None for the caller that leads."""
         with self._mutex:
-            waiter.leads, self._led = not self._led, True
-            if not waiter.leads:
-                self._waiting.append(waiter)
-        return waiter
+            if not self._led:
+                self._led = True
+                return None
+            waiter = _Waiter(end)
+            self._waiting.append(waiter)
+            return waiter
 
     def _lead(self, end: int) -> None:
-        with self._leading:
-            if self._durable() < end:
-                self._sync()
+        try:
+            with self._leading:
+                if self._durable() < end:
+                    self._sync()
+        finally:
+            self._hand_over()
 
     def _leave(self, waiter: _Waiter) -> None:
         with self._mutex:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-        if waiter.leads:  # or was named just when it left
-            self._hand_over()
 
     def _hand_over(self) -> None:
         """Name the next leader, if anybody is left; release those who need none."""

@@ -43,13 +43,10 @@ class SegmentList:
         """Those with something that is not durable yet, the oldest first: synced in this order, they are the last ones
         whenever that is cut short.
         """
-        found: list[Segment] = []
-        for segment in reversed(self._segments):
-            if not segment.synced:
-                found.insert(0, segment)
-            elif segment is not self.active:
-                break
-        return found
+        first = len(self._segments) - 1
+        while first > 0 and not self._segments[first - 1].synced:
+            first -= 1
+        return [segment for segment in self._segments[first:] if not segment.synced]
 
     def next_base(self, segment: Segment) -> int:
         """The base offset behind a segment, or its end if it is the last."""
