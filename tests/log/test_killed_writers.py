@@ -18,7 +18,7 @@ MARK_AT = range(192, 208)
 WRITE = """
 import os, signal, sys
 import eventcore as ec
-p = ec.open_partition(sys.argv[1], fsync="always")
+p = ec.open_partition(sys.argv[1], fsync="always", config={"segment.bytes": 65536})
 for i in range(10):
     p.append(b"value %d" % i)
 os.kill(os.getpid(), signal.SIGKILL)
