@@ -31,6 +31,7 @@ LOG_ORDER = """
     compaction sequenced
     freezing
     log_start
+    durability
     unattended
     opening watermarks
     retention
@@ -49,7 +50,7 @@ LOG_ORDER = """
     pending_deletes
     segments scan
     segment
-    quarantine folder_lock append_lock group_commit subscribers sealed
+    quarantine folder_lock group_commit subscribers sealed
     columns
     arrow_arrays
     producers epochs verified cleaned_transactions overlay_disk

@@ -35,6 +35,7 @@ __all__ = [
     "source",
     "tail",
     "transfer",
+    "write_lock",
 ]
 
 KERNELS = os.environ.get("EVENTCORE_KERNELS", "native")
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         source,
         tail,
         transfer,
+        write_lock,
     )
 else:
     if KERNELS not in ("native", "pure"):

@@ -77,6 +77,13 @@ def test_a_writer_that_was_killed_in_a_swap(name: str) -> None:
 
 
 @pytest.mark.sampled
+def test_names_that_the_deletion_of_what_was_before_them_relies_on() -> None:
+    """A segment goes for good while the next one's name might be lost: that takes more states than a sample has."""
+    tally = _search(["delete records unsynced"], 5000, ANYWHERE, seed=209)
+    assert not tally.bad, "\n".join(tally.reports.values())
+    assert tally.distinct > 1000
+
+
 def test_a_state_is_found_again_by_its_name() -> None:
     search = Search(300, Limits(nested_every=30))
     seen = []

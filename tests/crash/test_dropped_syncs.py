@@ -135,6 +135,53 @@ ELSEWHERE = {
 """Not found in the scenarios, and why."""
 
 
+ASKING = """
+    disk.copy
+    disk.sync_away
+    disk.unshare
+    files.checkpoint._write_lines
+    files.checkpoint.write_topic_id
+    files.json_file.write
+    files.meta_properties.write
+    files.producer_snapshot.write
+    files.recovery_point.__init__
+    files.recovery_point.settle
+    files.recovery_point.write
+    files.seal.write
+    files.view_file._write_synced
+    files.view_file.remove
+    files.view_file.write
+    log.checkpoints.before_recovery
+    log.checkpoints.write
+    log.clean_offset.lower
+    log.cleaned_segment._write_synced
+    log.cleaned_segment.finish
+    log.compaction._take_place
+    log.durability._sync
+    log.local.put_back
+    log.local.restart_at
+    log.local.roll
+    log.partition_log._announce_truncation
+    log.partition_log._close_cleanly
+    log.partition_log.truncate
+    log.quarantine.copy
+    log.recovery._cut_tail
+    log.recovery.seal
+    log.repair._write_swap
+    log.segment.seal
+    log.segment.truncate
+    log.swaps._remove_replaced
+    log.swaps.prepare
+""".split()
+"""Who asks for a sync. One that is taken out by mistake would leave no call site that could be dropped."""
+
+
+def test_nobody_has_stopped_asking() -> None:
+    others = ("eventcore.store.", "eventcore.snapshot.")
+    asked = {name.removeprefix("eventcore.") for name in asking() if not name.startswith(others)}
+    assert asked == set(ASKING)
+
+
 @pytest.mark.sampled
 def test_every_sync_of_the_engine_is_one_of_them() -> None:
     seen = {site[1].rpartition(":")[0] for site in sites().all()}
@@ -156,7 +203,7 @@ def test_every_dropped_sync_is_caught() -> None:
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("function", ["partition_log._sync", "checkpoints.write", "quarantine.copy", "segment.seal"])
+@pytest.mark.parametrize("function", ["durability._sync", "checkpoints.write", "quarantine.copy", "segment.seal"])
 def test_a_dropped_sync_is_caught(function: str) -> None:
     """Some of the above, for every day."""
     some = [site for site in sites().all() if f"eventcore.log.{function}:" in site[1]]

@@ -125,7 +125,7 @@ def test_who_is_interrupted_keeps_nobody_waiting(leads: bool, monkeypatch: pytes
             if end == 2:
                 self.released = self  # type: ignore[assignment]
 
-        def acquire(self) -> None:
+        def acquire(self, timeout: float) -> None:
             if leads:
                 log.may_end.set()
                 while not self.leads:

@@ -7,9 +7,9 @@ so, changes nothing, and leaves the batch to its owner.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from eventcore._pure import encode as encoder
@@ -18,6 +18,7 @@ from eventcore._pure.batch import HEADER_SIZE
 from eventcore._pure.marks import NOT_KNOWN, End, Entries, Marks
 from eventcore._pure.producers import SEQUENCES, ProducerTable
 from eventcore._pure.transfer import big_endian, writable
+from eventcore._pure.write_lock import WriteLock
 from eventcore.types import BatchInfo, Buffer, Record
 
 __all__ = ["NEVER", "Appender"]
@@ -49,6 +50,8 @@ class Appender:
     """Of the log; None: there are none to look after."""
     opened: dict[int, int] | None = None
     """Producer id: first offset, of the transactions that are open; None: they are not known."""
+    _lock: WriteLock | None = None
+    """The owner's. The native twin takes none: nothing runs while its `append` does."""
 
     def __init__(self, max_bytes: int, interval: int, roll_ms: int, attributes: int, wall_clock: bool) -> None:
         self._max_bytes = max_bytes
@@ -58,7 +61,6 @@ class Appender:
         self._wall_clock = wall_clock
         self._paused = 0
         self._busy = False
-        self._mutex = threading.Lock()  # the native twin needs none: nothing runs while its `append` does
         self._pid = os.getpid()
         self.detach()
         self._faults = 0
@@ -113,8 +115,7 @@ class Appender:
 
     def pause(self) -> None:
         """Make `append` decline, until `resume` was called as often."""
-        with self._mutex:
-            self._paused += 1
+        self._paused += 1
 
     def resume(self) -> None:
         """See `pause`."""
@@ -125,16 +126,16 @@ class Appender:
 
         Only bytes and None, and an int or None for now, go this way.
         """
-        if self._paused or not self._wall_clock or self._pid != os.getpid():
+        if self._declines():
             return -1
         if not all(part is None or type(part) is bytes for part in (value, key)):
             return -1
         if timestamp is not None and not (type(timestamp) is int and 0 <= timestamp <= NEVER):
             return -1
-        with self._mutex:
+        with self._lock or nullcontext():
             now = time.time_ns() // 1_000_000
             record = Record(-1, now if timestamp is None else timestamp, key, value)
-            return self._marks.next_offset - 1 if not self._paused and self.extend([record], 0, now, True) else -1
+            return self._marks.next_offset - 1 if not self._halted() and self.extend([record], 0, now, True) else -1
 
     def append_all(self, items: Any) -> int:
         """Append a list or tuple of plain items as one batch, and show it: its first offset, or -1 with nothing done.
@@ -143,8 +144,8 @@ class Appender:
         """
         if not self._takes(items):
             return -1
-        with self._mutex:
-            count = 0 if self._paused else self.extend(items, 0, time.time_ns() // 1_000_000, True)
+        with self._lock or nullcontext():
+            count = 0 if self._halted() else self.extend(items, 0, time.time_ns() // 1_000_000, True)
             return self._marks.next_offset - count if count else -1
 
     def append_sequenced(
@@ -158,7 +159,7 @@ class Appender:
         table = self.producers
         if table is None or not self._takes(items):
             return None
-        with self._mutex:
+        with self._lock or nullcontext():
             known, following = table.find(producer_id), table.next_sequence(producer_id, epoch)
             if known is None or known.epoch != epoch or sequence not in (-1, following):
                 return None
@@ -169,7 +170,7 @@ class Appender:
             if opens:
                 self._stable_limit = min(stable, self._marks.next_offset)
             now, bits = time.time_ns() // 1_000_000, _TRANSACTIONAL if transactional else 0
-            count = 0 if self._paused else self._extend(items, 0, now, True, producer_id, epoch, following, bits)
+            count = 0 if self._halted() else self._extend(items, 0, now, True, producer_id, epoch, following, bits)
             if not count:
                 self._stable_limit = stable
                 return None
@@ -189,9 +190,9 @@ class Appender:
         table, opened = self.producers, self.opened
         if table is None or opened is None or not self._visible or not self._takes((marker,)):
             return -1
-        with self._mutex:
+        with self._lock or nullcontext():
             known = table.find(producer_id)
-            if known is None or len(opened) != 1 or known.txn_first_offset < 0 or self._paused:
+            if known is None or len(opened) != 1 or known.txn_first_offset < 0 or self._halted():
                 return -1
             if not known.epoch + raises_epoch <= epoch < _LAST_EPOCH:
                 return -1
@@ -209,9 +210,14 @@ class Appender:
             return self._marks.next_offset - 1
 
     def _takes(self, items: Any) -> bool:
-        if self._paused or not self._wall_clock or self._pid != os.getpid() or type(items) not in (list, tuple):
-            return False
-        return all(map(_is_plain, items))
+        return not self._declines() and type(items) in (list, tuple) and all(map(_is_plain, items))
+
+    def _declines(self) -> bool:
+        held = self._lock is not None and self._lock.held()
+        return held or self._halted() or not self._wall_clock or self._pid != os.getpid()
+
+    def _halted(self) -> bool:
+        return self._paused > 0 or (self._lock is not None and self._lock.unfinished > 0)
 
     def extend(
         self,
@@ -316,8 +322,9 @@ class Appender:
             and self._faults == guard.faults()
         )
         if keep:
-            self._take_in(end - start, last_offset, max_timestamp)
-            self._show()
+            with self._lock.whole if self._lock is not None else nullcontext():
+                self._take_in(end - start, last_offset, max_timestamp)
+                self._show()
             return count
         if count:
             self._view[start : start + 16] = bytes(

@@ -222,9 +222,16 @@ class MappedFile(kernels.marks.End):
             self._map(capacity)
 
     def sync(self) -> None:
-        """On return everything stored so far survives a power cut."""
+        """On return everything stored so far survives a power cut; also of a file that was closed, by its name."""
         self.flush()
-        self.disk.sync(self.fd)
+        if self.fd >= 0:
+            self.disk.sync(self.fd)
+            return
+        fd = self.disk.open(self.path, write=True)
+        try:
+            self.disk.sync(fd)
+        finally:
+            self.disk.close(fd)
 
     def trim(self, size: int) -> None:
         """Cut the reserved zeros behind `size`; nothing at or behind it may ever have been published."""

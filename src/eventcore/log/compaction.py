@@ -101,9 +101,6 @@ class Compaction(Freezing):
         """See `Observer`."""
         raise NotImplementedError
 
-    def _sync(self) -> None:
-        raise NotImplementedError
-
     def cleanable(self, now: int) -> Cleanable:
         """See `Cleanable`. Only closed segments that are decided, and older than `min.compaction.lag.ms`."""
         segments = self.segments

@@ -62,10 +62,6 @@ class Freezing(LogStart):
     cleaned_to = 0
     """Compaction may have dropped records for the sake of others below this offset."""
 
-    def sync_to(self, end: int) -> None:
-        """See `PartitionLog`."""
-        raise NotImplementedError
-
     def moment(self) -> Moment:
         """The log as it is now."""
         while True:

@@ -3,12 +3,20 @@
 One caller leads: it syncs whatever has been appended by then. Who comes meanwhile waits. When the sync is done, the
 first waiter that it did not cover leads the next, and only then those that it did cover are released, so that the
 disk is not idle while threads wake up one after the other.
+
+Leading is holding a lock; being named is a hint. So nobody waits for a leader that Ctrl-C has taken away: whoever has
+waited for long tries to lead.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+
+from eventcore import _kernels as kernels
+
+PATIENCE_S = 1.0
+"""After so long a waiter looks for itself. A sync that takes longer goes on: then it waits for the lock."""
 
 
 class _Waiter:
@@ -27,21 +35,29 @@ class GroupCommit:
     def __init__(self, sync: Callable[[], None], durable: Callable[[], int]) -> None:
         self._sync = sync
         self._durable = durable
+        self._leading = kernels.write_lock.WriteLock(())
         self._mutex = threading.Lock()
-        self._led = False
         self._waiting: list[_Waiter] = []
+        self._led = False
+        """A hint: somebody leads, or was named and is about to."""
 
     def wait_for(self, end: int) -> None:
         """Return once everything below `end`, which has been appended, is durable. Raises what `sync` does."""
+        if self._leading.held():  # a signal handler's append, while this thread syncs
+            return self._sync()
         waiter = self._join(end)
-        if waiter is not None:
-            self._await(waiter)
-            if not waiter.leads:
-                return
+        if waiter is None:
+            return self._lead(end)
         try:
-            self._sync()
-        finally:
-            self._hand_over()
+            named = waiter.released.acquire(timeout=PATIENCE_S)
+        except BaseException:  # Ctrl-C: nobody must wait for one who has left
+            self._leave(waiter)
+            if waiter.leads:
+                self._hand_over()
+            raise
+        if not named:  # perhaps there is nobody who could
+            self._leave(waiter)
+        return self._lead(end) if waiter.leads or not named else None
 
     def _join(self, end: int) -> _Waiter | None:
         """None for the caller that leads."""
@@ -53,16 +69,18 @@ class GroupCommit:
             self._waiting.append(waiter)
             return waiter
 
-    def _await(self, waiter: _Waiter) -> None:
+    def _lead(self, end: int) -> None:
         try:
-            waiter.released.acquire()
-        except BaseException:  # Ctrl-C: the others must not wait for one who has left
-            with self._mutex:
-                if waiter in self._waiting:
-                    self._waiting.remove(waiter)
-            if waiter.leads:
-                self._hand_over()
-            raise
+            with self._leading:
+                if self._durable() < end:
+                    self._sync()
+        finally:
+            self._hand_over()
+
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._mutex:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
 
     def _hand_over(self) -> None:
         """Name the next leader, if anybody is left; release those who need none."""

@@ -69,8 +69,9 @@ class Ingest:
             self._producers.state.check(header)
         # The epoch first (rule A1): what may fail must not stand between a batch and the note of its producer.
         self._epochs.assign(leader_epoch, self._writer.end_offset)
-        header = self._writer.place(header._replace(leader_epoch=leader_epoch), area)
-        self._producers.state.note(header, now)
+        with self._writer.whole:
+            header = self._writer.place(header._replace(leader_epoch=leader_epoch), area)
+            self._producers.state.note(header, now)
         return BatchInfo(header.base_offset, header.last_offset, header.max_timestamp)
 
     def end_transaction(self, end: TransactionEnd, leader_epoch: int, local: LocalLog) -> int:
@@ -97,8 +98,9 @@ class Ingest:
             _check_crcs(data, found)
         end = local.end_offset
         first = found[0][1]
-        if first.base_offset < end <= first.last_offset and local.segments.first.base_offset == end:
-            local.restart_at(first.base_offset)  # F2: the leader's log starts inside this batch
+        # F2: the leader's log starts inside this batch.
+        restarts = first.base_offset < end <= first.last_offset and local.segments.first.base_offset == end
+        if restarts:
             end = first.base_offset
         kinds = [_marker_kind(data, position, header) for position, header in found]
         for _, header in found:
@@ -113,14 +115,23 @@ class Ingest:
                     hint="truncate to the leader's log start, and fetch from there",
                 )
             end = header.next_offset
-        if plain and self._writer.copy_all(data, found):
-            for _, header in found:
-                self._producers.state.note(header, self._clock.now_ms())
-        else:
+        if restarts:
+            with local.fencing():
+                local.restart_at(first.base_offset)
+        if not plain or not self._copy_all(data, found):
             _check_crcs(data, found)
             for (position, header), kind in zip(found, kinds, strict=True):
-                self._append(data, position, header, kind, local)
+                with self._writer.whole:
+                    self._append(data, position, header, kind, local)
         return BatchInfo(first.base_offset, end - 1, max(header.max_timestamp for _, header in found))
+
+    def _copy_all(self, data: memoryview, found: list[tuple[int, BatchHeader]]) -> bool:
+        with self._writer.whole:
+            if not self._writer.copy_all(data, found):
+                return False
+            for _, header in found:
+                self._producers.state.note(header, self._clock.now_ms())
+            return True
 
     def _append(self, data: memoryview, position: int, header: BatchHeader, kind: int, local: LocalLog) -> None:
         if header.leader_epoch > self._epochs.latest:

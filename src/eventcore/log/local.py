@@ -90,13 +90,15 @@ class LocalLog:
         old = self.active
         if old.log.size == 0 and old.base_offset == self.end_offset:
             return old
-        with self._observer.changing():
+        with self._observer.changing(), ExitStack() as undo:
             new = self.new_segment(self.end_offset)
+            undo.callback(_close_quietly, new)
             with self._observer.fencing():
-                self.segments = self.segments.plus(new)
                 old.seal()
                 self._observer.rolled(new)
                 self.disk.sync_dir(self.folder)
+                self.segments = self.segments.plus(new)
+                undo.pop_all()
         return new
 
     def new_segment(self, base_offset: int) -> Segment:
@@ -214,6 +216,11 @@ class LocalLog:
                 closing.callback(segment.close)
             if not self.keeps_segments:
                 self.segments = SegmentList([])
+
+
+def _close_quietly(segment: Segment) -> None:
+    with suppress(StorageError):  # what went wrong first is what the caller needs to know
+        segment.close()
 
 
 def list_bases(disk: Disk, folder: Path) -> list[int]:

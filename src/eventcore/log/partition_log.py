@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -32,7 +31,6 @@ from eventcore.errors import (
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log import clean_offset
-from eventcore.log.append_lock import AppendLock
 from eventcore.log.checkpoints import Checkpoints
 from eventcore.log.column_input import Columns
 from eventcore.log.compaction import Compaction
@@ -66,7 +64,8 @@ class PartitionLog(Sequenced, Compaction):
         self.acknowledges = fsync == "always" or config.flush_messages < INT64_MAX
         """Whether an append has to be acknowledged: somebody waits for more than that it was stored."""
         self._pid = os.getpid()
-        self._sync_lock = threading.RLock()
+        self._sync_lock = kernels.write_lock.WriteLock(())
+        self._lock = kernels.write_lock.WriteLock((EventCoreError,))
         self._commits = GroupCommit(self._sync, lambda: self.durable_offset)
         self._failure: EventCoreError | None = None
         self._faults = kernels.guard.faults()
@@ -96,17 +95,16 @@ class PartitionLog(Sequenced, Compaction):
         self._forget_producers()
         if not self.report.clean:
             logger.log(logging.WARNING if self.report.damage else logging.INFO, "%s: %s", self.folder, self.report)
-        self._writer = BatchWriter(self._local, self.state.page)
+        self._writer = BatchWriter(self._local, self.state.page, self._lock.whole)
         opened.callback(self._writer.detach)
         self.appender = self._writer.appender
         producers = self.producer_store.state
         self.appender.producers, self.appender.opened = producers.table, producers.opened
-        self._lock = AppendLock(self.appender)
+        self._lock.attach(self.appender)
         self._ingest = Ingest(self.config, self.clock, self._writer, self.producer_store, self.epochs)
         self._leader_epoch = max(self.epochs.latest, 0)
         self.durable_offset = self.log_end_offset
         self._cap: int | None = self.durable_offset
-        self._unsynced: list[Segment] = [self._local.active]
         if self.report.clean and self._checkpoints.point.base_offset == self._local.active.base_offset:
             # It has its checkpoint, which is void as soon as the log has another size.
             self._checkpoints.tidy(self._local, self.producer_store)
@@ -128,12 +126,14 @@ class PartitionLog(Sequenced, Compaction):
 
         An opening drops an epoch without a record, as Kafka does.
         """
+        self._refuse_nested()
         with self._lock:
-            self._check_usable()
+            self._check_whole()
             if epoch < self._leader_epoch:
                 raise FencedLeaderEpoch(f"leader epoch {epoch} is below {self._leader_epoch}")
-            self.epochs.assign(epoch, self.log_end_offset)
-            self._leader_epoch = epoch
+            with self._lock.whole:
+                self.epochs.assign(epoch, self.log_end_offset)
+                self._leader_epoch = epoch
             self._arm()
 
     # -- append ------------------------------------------------------------------------------------------------
@@ -148,8 +148,9 @@ class PartitionLog(Sequenced, Compaction):
         wait: bool = True,
     ) -> range:
         """Append records as one batch or several; on return they are as durable as `fsync` says, if it is to `wait`."""
+        self._refuse_nested()
         with self._lock:
-            self._check_usable()
+            self._check_whole()
             first = self.log_end_offset
             if expected_offset is not None and expected_offset != first:
                 raise OffsetMismatch(f"expected offset {expected_offset}, the log ends at {first}")
@@ -168,8 +169,9 @@ class PartitionLog(Sequenced, Compaction):
 
     def append_encoded(self, data: memoryview, origin: str) -> BatchInfo:
         """See `Ingest.append`."""
+        self._refuse_nested()
         with self._lock:
-            self._check_usable()
+            self._check_whole()
             self._begin_writing()
             try:
                 info = self._ingest.append(data, origin, self._leader_epoch, self._local)
@@ -188,7 +190,7 @@ class PartitionLog(Sequenced, Compaction):
             self._untouched = False
 
     def _publish(self) -> None:
-        if self._failure is not None:
+        if self._failure is not None or self._lock.unfinished:
             return  # nothing more becomes visible
         if kernels.guard.faults() != self._faults:
             self._look_for_faults()
@@ -217,13 +219,6 @@ class PartitionLog(Sequenced, Compaction):
             path = self.state.path if self.state.broken else self._local.active.log.path
             raise self._fence(MappingFault("a page of the file cannot be had", path=path))
 
-    def acknowledge(self, end: int, wait: bool = True) -> None:
-        """Return when what was appended below `end` is as durable as it has to be; tell those who want to know."""
-        if wait and (self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages):
-            self.sync_to(end)
-        if self._subscribers.callbacks:
-            self._subscribers.notify()
-
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Subscribers`: after the high watermark moves."""
         self.acknowledges = True
@@ -235,44 +230,7 @@ class PartitionLog(Sequenced, Compaction):
         segments = self.segments
         return -1 if generation % 2 else self.points.watch(self.state.page, generation, truncations), segments
 
-    # -- durability --------------------------------------------------------------------------------------------
-
-    def sync_to(self, end: int) -> None:
-        """On return every offset below `end` survives a power cut. Waiting callers share one sync."""
-        self._check_usable()
-        if self.durable_offset < end:
-            self._commits.wait_for(end)
-
-    def _sync(self) -> None:
-        with self._sync_lock:
-            self._check_usable()
-            try:
-                with self._lock:
-                    target, segments = self.log_end_offset, self._unsynced
-                    self._unsynced = [self._local.active]
-                    checkpoint = self._checkpoints.take_if_due(self._local, self.producer_store, self.log_start_offset)
-                for segment in segments:
-                    segment.sync()
-                if checkpoint:
-                    self._checkpoints.write_if_possible(checkpoint, self.producer_store)
-            except StorageError as error:
-                raise self._fence(error) from error
-            with self._lock:
-                self.durable_offset = target
-                self._cap = max(self.high_watermark, target)
-                self.state.set_mark(target)
-                self._publish()
-
-    def _fence(self, error: StorageError) -> StorageFenced:
-        """No second try: the system reports a failed sync once, and then takes the lost pages for written."""
-        with self._lock:
-            text = f"the storage failed ({error.message}); durable is everything below offset {self.durable_offset}"
-            self._failure = StorageFenced(text, path=error.path or self.folder)
-            self.state.fence()
-            self._cap = min(self.high_watermark, self.durable_offset)
-            self._writer.detach()
-            self._show()
-            return self._failure
+    # -- what the others tell ------------------------------------------------------------------------------------
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -281,17 +239,8 @@ class PartitionLog(Sequenced, Compaction):
             yield
         self.points.forget()
 
-    @contextmanager
-    def fencing(self) -> Iterator[None]:
-        """A change that fails half-way leaves what only an opening can put in order."""
-        try:
-            yield
-        except StorageError as error:
-            raise self._fence(error) from error
-
     def rolled(self, new: Segment) -> None:
         """Takes note of a new active segment."""
-        self._unsynced.append(new)
         self._forget_producers()
         self.producer_store.take_snapshot(new.base_offset)
 
@@ -303,30 +252,31 @@ class PartitionLog(Sequenced, Compaction):
 
     def roll(self) -> None:
         """Seal the active segment and start a new one."""
+        self._refuse_nested()
         with self._lock:
-            self._check_usable()
+            self._check_whole()
             self._begin_writing()
             self._local.roll()
             self._arm()
 
     def truncate(self, offset: int) -> None:
         """Make `offset` the log end (rules X1 to X4). Durable on return; a crash on the way is made good at opening."""
+        self._refuse_nested()
         with self._sync_lock, self._lock:
-            self._check_usable()
+            self._check_whole()
             if offset < 0:
                 raise OffsetOutOfRange(f"cannot truncate to offset {offset}")
             if offset >= self.log_end_offset:
                 self.epochs.truncate_from_end(offset)
                 return
             with self.fencing():
-                for segment in self._unsynced:
+                for segment in self._local.segments.unsynced():
                     segment.sync()
                 kept = self._local.segments.floor(offset).cut_at(offset)[1]  # a crash leaves no more of it
                 clean_offset.lower(self.disk, self.folder, min(kept, offset))
                 self._announce_truncation(offset)
                 self._local.truncate(offset)
                 self.epochs.truncate_from_end(offset)
-                self._unsynced = [self._local.active]
                 self.producer_store.truncate(offset)
                 now = self.clock.now_ms()
                 self.producer_store.rebuild(self._local.segments, offset, {}, self._checkpoints.point, now)
@@ -371,12 +321,14 @@ class PartitionLog(Sequenced, Compaction):
         with self._sync_lock, self._lock, ExitStack() as closing:
             closing.callback(self._release)
             closing.callback(self._pending_deletes.remove_all)
+            if self._lock.unfinished and self._failure is None:
+                self._cut_short()
             if self._failure is None:
                 self._close_cleanly()
         self._subscribers.notify()
 
     def _release(self) -> None:
-        fenced, self._failure, self._unsynced = self._failure is not None, ClosedError("this partition is closed"), []
+        fenced, self._failure = self._failure is not None, ClosedError("this partition is closed")
         self._writer.detach()
         self.points.close()
         self.state.wake()
@@ -391,10 +343,10 @@ class PartitionLog(Sequenced, Compaction):
             if self._checkpoints.still_clean(active, self.log_start_offset):
                 self._local.put_back()
                 return
-            for segment in self._unsynced[:-1]:
+            for segment in self._local.segments.unsynced():
                 segment.sync()  # a roll has cut it, perhaps after its last record was synced
             active.seal()
-            active.log.sync()
+            active.sync()
             checkpoint = self._checkpoints.take(self._local, self.producer_store, self.log_start_offset)
             self._checkpoints.write_if_possible(checkpoint, self.producer_store, clean=True)
         self._publish()

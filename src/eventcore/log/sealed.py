@@ -7,6 +7,8 @@ Blocks are checked when something in them is first read, and only then. What is 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from eventcore.disk import Disk
@@ -113,6 +115,21 @@ class CheckedLog:
             found = self._blocks.check(start, end)
             if found:
                 self._damage = tuple(sorted((*self._damage, *found)))
+
+    @cached_property
+    def indexes_hold(self) -> bool:
+        """Whether the indexes are those that were sealed, as far as a seal says."""
+        self._load_seal()
+        if self._blocks is None:
+            return self.sealed and not self.seal_is_void  # one that somebody just read to its end has grown since
+        try:
+            return self._blocks.seal.index_crcs in (self.index_crcs(), seal_file.NOT_KNOWN)
+        except StorageError:
+            return False
+
+    def index_crcs(self) -> tuple[int, int, int]:
+        """CRC-32C of the entries of the three indexes."""
+        raise NotImplementedError
 
     def note_found(self, damage: DamagedRange) -> None:
         """Take in a damaged range of a sealed log that somebody ran into."""

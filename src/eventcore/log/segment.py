@@ -11,7 +11,6 @@ final time-index entry is written and the reserved zeros are cut. Invariants, ch
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from functools import cached_property
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -55,6 +54,8 @@ class Segment(CheckedLog, kernels.marks.Marks):
         self.next_offset = self.batches_end = base_offset
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last
         self.created_ms = 0
+        self._synced = self.log.size  # what is found at an opening is made durable by it
+        self._deleted = False
         self._interval = config.index_interval_bytes
         self._indexed_to = base_offset
 
@@ -258,10 +259,17 @@ class Segment(CheckedLog, kernels.marks.Marks):
         if self.log.size and self.first_timestamp == kernels.marks.NOT_KNOWN:
             self.first_timestamp = self.header_at(0).max_timestamp
 
+    @property
+    def synced(self) -> bool:
+        """Whether all of the log survives a power cut."""
+        return self._synced == self.log.size
+
     def sync(self) -> None:
         """On return the log survives a power cut. A segment deleted meanwhile has nothing to keep."""
-        if self.log.fd >= 0:
+        size = self.log.size
+        if not self._deleted:
             self.log.sync()
+        self._synced = size
 
     def seal(self) -> None:
         """Write the final time-index entry, cut all reserved zeros, sync the indexes, write the seal.
@@ -273,12 +281,14 @@ class Segment(CheckedLog, kernels.marks.Marks):
             self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
         self.offset_index.trim()
         self.time_index.trim()
+        self._synced = -1
         self.log.trim(self.log.size)
         self.sync_indexes()
         self.check()
         self._write_seal()
         self.active = False
         self.sealed = True
+        self.close()
 
     def index_max_timestamp(self) -> None:
         """Bring the time index up to date, if there is room: no later entry then is for an offset below the log end."""
@@ -319,17 +329,6 @@ class Segment(CheckedLog, kernels.marks.Marks):
         known = self._blocks.seal.index_crcs[2] if self._blocks is not None and not self.active else -1
         if known not in (-1, self.txn_index.crc()):
             raise CorruptFile("a transaction index that is not as it was sealed", path=self.path(names.TXN_INDEX))
-
-    @cached_property
-    def indexes_hold(self) -> bool:
-        """Whether the indexes are those that were sealed, as far as a seal says."""
-        self._load_seal()
-        if self._blocks is None:
-            return self.sealed and not self.seal_is_void  # one that somebody just read to its end has grown since
-        try:
-            return self._blocks.seal.index_crcs in (self.index_crcs(), seal_file.NOT_KNOWN)
-        except StorageError:
-            return False
 
     def keep_indexes_below(self, offset: int) -> None:
         """Drop the index entries at and above `offset`; behind them everything is read again."""
@@ -376,7 +375,7 @@ class Segment(CheckedLog, kernels.marks.Marks):
         self.log.size = position
         self.verified.forget()
         self.log.zero(position, end)
-        self.log.sync()
+        self.sync()
         self._digest.reset(position)
         self._blocks = None
         self._damage = tuple(damage for damage in self._damage if damage.position < position)
@@ -393,6 +392,7 @@ class Segment(CheckedLog, kernels.marks.Marks):
 
     def delete(self) -> None:
         """Remove the segment's files. Whoever has them mapped keeps reading them."""
+        self._deleted = True
         with suppress(StorageError):  # what a failed close may have lost is not wanted any more
             self.close()
         for suffix in names.SEGMENT_SUFFIXES:

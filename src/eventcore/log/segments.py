@@ -39,6 +39,15 @@ class SegmentList:
         """The segment that would hold `offset`, and all behind it."""
         return self._segments[max(bisect_right(self._bases, offset) - 1, 0) :]
 
+    def unsynced(self) -> list[Segment]:
+        """Those with something that is not durable yet, the oldest first: synced in this order, they are the last ones
+        whenever that is cut short.
+        """
+        first = len(self._segments) - 1
+        while first > 0 and not self._segments[first - 1].synced:
+            first -= 1
+        return [segment for segment in self._segments[first:] if not segment.synced]
+
     def next_base(self, segment: Segment) -> int:
         """The base offset behind a segment, or its end if it is the last."""
         slot = bisect_right(self._bases, segment.base_offset)

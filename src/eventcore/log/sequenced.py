@@ -7,14 +7,13 @@ follows the last one, answered if it is one of the last five (rule P1), and refu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from eventcore.clock import Clock
 from eventcore.errors import UsageError
 from eventcore.format.batch import MAX_SEQUENCE, TRANSACTIONAL, BatchHeader
+from eventcore.log.durability import Durability
 from eventcore.log.ingest import Ingest, TransactionEnd
-from eventcore.log.watermarks import Watermarks
 from eventcore.log.writer import BatchWriter, Producer
 from eventcore.types import BatchInfo
 
@@ -23,30 +22,23 @@ NEXT = -1
 """In place of a sequence: whichever is next."""
 
 
-class Sequenced(Watermarks):
+class Sequenced(Durability):
     """The part of a partition's writer that knows sequences."""
 
     clock: Clock
-    _lock: AbstractContextManager[Any]
     _writer: BatchWriter
     _ingest: Ingest
 
     def _begin_writing(self) -> None:
         raise NotImplementedError
 
-    def _publish(self) -> None:
-        raise NotImplementedError
-
-    def acknowledge(self, end: int, wait: bool = True) -> None:
-        """See `PartitionLog`."""
-        raise NotImplementedError
-
     def append_sequenced(self, items: Sequence[Any], producer: Producer, wait: bool = True) -> BatchInfo:
         """See `Partition.append_sequenced`."""
         if not items:
             raise UsageError("no records", hint="a batch has at least one")
+        self._refuse_nested()
         with self._lock:
-            self._check_usable()
+            self._check_whole()
             header = self._asked(len(items), producer)
             known = self.producer_store.state.find_duplicate(header)
             if known is not None:
@@ -59,8 +51,9 @@ class Sequenced(Watermarks):
 
     def end_transaction(self, end: TransactionEnd, wait: bool = True) -> int:
         """See `Partition.end_transaction`."""
+        self._refuse_nested()
         with self._lock:
-            self._check_usable()
+            self._check_whole()
             self._begin_writing()
             try:
                 offset = self._ingest.end_transaction(end, self._leader_epoch, self._local)
@@ -89,10 +82,12 @@ class Sequenced(Watermarks):
         if self.epochs.latest != self._leader_epoch:
             self.epochs.assign(self._leader_epoch, first)
         try:
-            self._writer.write(items, self._leader_epoch, atomic=True, producer=producer)
-            segment = self._local.active
-            header = segment.header_at(position if segment is active else 0)
-            self.producer_store.state.note(header, self.clock.now_ms())
+            with self._lock.attempt:
+                self._writer.write(items, self._leader_epoch, atomic=True, producer=producer)
+                segment = self._local.active
+                header = segment.header_at(position if segment is active else 0)
+                with self._lock.whole:
+                    self.producer_store.state.note(header, self.clock.now_ms())
         finally:
             self._publish()
         return BatchInfo(header.base_offset, header.last_offset, header.max_timestamp)

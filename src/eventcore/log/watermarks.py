@@ -12,9 +12,11 @@ Invariants, checked by `check`:
 from __future__ import annotations
 
 import os
+from copy import copy
 from itertools import pairwise
 
-from eventcore.errors import ClosedError, EventCoreError
+from eventcore import _kernels as kernels
+from eventcore.errors import ClosedError, EventCoreError, UsageError
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import LocalLog
@@ -36,6 +38,10 @@ class Watermarks:
     _leader_epoch: int
     _failure: EventCoreError | None
     _pid: int
+    _lock: kernels.write_lock.WriteLock
+    """Guards all that is here, and the active segment. Taken after `_sync_lock`, if both are."""
+    _sync_lock: kernels.write_lock.WriteLock
+    """Guards what is durable: one sync at a time, no truncation, deletion or swap of names meanwhile."""
 
     @property
     def segments(self) -> SegmentList:
@@ -88,9 +94,26 @@ class Watermarks:
 
     def _check_usable(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)  # each gets an error of its own, with its own traceback
         if os.getpid() != self._pid:
             raise ClosedError("this partition was opened by the parent of this process")
+
+    def _check_whole(self) -> None:
+        """`_check_usable` for who has the lock: nobody may go on behind a change that did not come to its end."""
+        self._check_usable()
+        if self._lock.unfinished:
+            raise self._cut_short()
+
+    def _cut_short(self) -> EventCoreError:
+        raise NotImplementedError
+
+    def _refuse_nested(self) -> None:
+        """A signal handler, a finalizer or a value with code of its own cannot change a log that is being changed."""
+        if self._lock.held():
+            raise UsageError(
+                "a change of a partition from within a change of it, in one thread",
+                hint="in a signal handler or finalizer only note what there is to append",
+            )
 
     def check(self) -> None:
         """Assert the invariants of the table above."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from eventcore import _kernels as kernels
 from eventcore.clock import SystemClock
-from eventcore.errors import CorruptRecord, DiskFull, InvalidRecord, RecordTooLarge, UsageError
+from eventcore.errors import CorruptRecord, DiskFull, InvalidRecord, RecordTooLarge
 from eventcore.files.segment_file import SegmentFile
 from eventcore.format import compression
 from eventcore.format.batch import HEADER_SIZE, LOG_APPEND_TIME, TRANSACTIONAL, BatchHeader, assign_offset
@@ -51,16 +51,17 @@ def bad_crc(position: int, header: BatchHeader) -> CorruptRecord:
 class BatchWriter:
     """Writes at the end of one log. The caller holds the partition's lock."""
 
-    def __init__(self, local: LocalLog, state: memoryview) -> None:
+    def __init__(self, local: LocalLog, state: memoryview, whole: kernels.write_lock.Whole) -> None:
         self._local = local
         self._state = state
+        self.whole = whole
+        """What must not be cut short between its first and its last step is done inside of it."""
         config = local.config
         self._max_bytes = config.max_message_bytes
         self._codec = compression.codec_id(config.compression_type)
         self._level = config.compression_level
         self._time_type = LOG_APPEND_TIME if config.log_append_time else 0
         self._scratch = bytearray()
-        self._writing = False  # records may have code of their own
         self._attached: Segment | None = None
         self._limit = 0
         self.appender = kernels.append.Appender(
@@ -130,15 +131,6 @@ class BatchWriter:
         if isinstance(items, Columns) and 0 < items.largest < items.rows:
             shown_parts = [self.write(part, leader_epoch, producer=producer) for part in items.parts()]
             return all(shown_parts)
-        if self._writing:
-            raise UsageError("an append from within an append", hint="make the records before you append them")
-        self._writing = True
-        try:
-            return self._write(items, leader_epoch, atomic, producer)
-        finally:
-            self._writing = False
-
-    def _write(self, items: Sequence[Any] | Columns, leader_epoch: int, atomic: bool, producer: Producer) -> bool:
         count = items.rows if isinstance(items, Columns) else len(items)
         first = shown = 0
         while first < count:
@@ -198,8 +190,7 @@ class BatchWriter:
             if fits and not self._local.due_for_roll(max_timestamp, self._local.clock.now_ms()):
                 segment.check()
                 header = BatchHeader.read(view, start, position)
-                segment.written(position)
-                segment.add_batch(header.size, header.last_offset, header.max_timestamp)
+                self._take_in(segment, header)
                 return header
             if count:
                 view[start : start + HEADER_SIZE] = _NO_HEADER
@@ -235,8 +226,7 @@ class BatchWriter:
         kernels.batch.write_header(
             view, start, size, header.base_offset, header.leader_epoch, header.attributes, *header[6:]
         )
-        segment.written(start + size)
-        segment.add_batch(size, header.last_offset, header.max_timestamp)
+        self._take_in(segment, header)
         return header
 
     def copy(self, data: memoryview, position: int, header: BatchHeader, *, aborts: bool = False) -> None:
@@ -253,8 +243,13 @@ class BatchWriter:
         assign_offset(memoryview(prefix), 0, header.base_offset, header.leader_epoch)
         view[start + 12 : start + HEADER_SIZE] = prefix[12:]
         view[start : start + 12] = prefix[:12]
-        segment.written(start + header.size)
-        segment.add_batch(header.size, header.last_offset, header.max_timestamp)
+        self._take_in(segment, header)
+
+    def _take_in(self, segment: Segment, header: BatchHeader) -> None:
+        """The batch that stands at the end of the log becomes part of it. Raises DiskFull, with the log as it was."""
+        segment.written(segment.log.size + header.size)
+        with self.whole:
+            segment.add_batch(header.size, header.last_offset, header.max_timestamp)
 
     def copy_all(self, data: memoryview, found: Sequence[tuple[int, BatchHeader]]) -> bool:
         """`copy` encoded batches whose CRCs nobody has checked: they are as they are copied, all before the first
@@ -274,8 +269,9 @@ class BatchWriter:
             return False
         self._copy_checked(segment, data, found)
         segment.written(segment.log.size + size)
-        for _, header in found:
-            segment.add_batch(header.size, header.last_offset, header.max_timestamp)
+        with self.whole:
+            for _, header in found:
+                segment.add_batch(header.size, header.last_offset, header.max_timestamp)
         return True
 
     def _copy_checked(self, segment: Segment, data: memoryview, found: Sequence[tuple[int, BatchHeader]]) -> None:
