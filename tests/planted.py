@@ -109,7 +109,7 @@ FAULTS = (
     Fault(
         "truncation",
         "src/eventcore/log/segment.py",
-        "        self.log.zero(position, end)\n        self.log.sync()\n",
+        "        self.log.zero(position, end)\n        self.sync()\n",
         "        self.log.zero(position, end)\n",
         "missing sync: a power cut brings records back that were truncated",
     ),
@@ -122,7 +122,7 @@ FAULTS = (
     ),
     Fault(
         "fence",
-        "src/eventcore/log/partition_log.py",
+        "src/eventcore/log/durability.py",
         "            self.state.fence()\n",
         "",
         "missing flag: after a failed sync the next opening believes a page cache that may lie",

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from tests.judges import KINDS, add_up, kinds_of
+from tests.planted import FAULTS, misplaced
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "testing.md"
@@ -106,3 +107,9 @@ def test_a_kind_that_did_not_run_is_missed(tmp_path: Path) -> None:
     for name, text in (("one", '{"kills": 2}'), ("two", '{"kills": 1, "twins": 7}')):
         (tmp_path / name).write_text(text)
     assert add_up([tmp_path / "one", tmp_path / "two"]) == {"kills": 3, "twins": 7}
+
+
+@needs_checkout
+def test_planted_faults_have_their_places() -> None:
+    assert len(FAULTS) >= 10
+    assert misplaced(FAULTS, ROOT) == []

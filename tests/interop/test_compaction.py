@@ -53,7 +53,7 @@ def _configure(broker: Broker) -> None:
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries) for topic in TOPICS]
     admin = AdminClient({"bootstrap.servers": broker.address})
     for future in admin.incremental_alter_configs(resources).values():
-        future.result(30)
+        future.result(_TIMEOUT_S)
 
 
 def _wait_for_cleaner(broker: Broker, ends: dict[str, int]) -> None:

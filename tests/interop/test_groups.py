@@ -24,7 +24,7 @@ TOPIC = "orders"
 PLACE = (TOPIC, 0)
 QUIET = {"store.housekeeping.enable": False}
 NOW = 1_700_000_000_000
-_TIMEOUT_S = 60
+_TIMEOUT_S = 120
 
 
 def consumer_of(broker: Broker, group: str) -> Any:

@@ -227,12 +227,19 @@ def _poll_to_end(consumer: Any) -> list[Message]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now. All are held open until the last is chosen, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports nobody listens on, each kept for us for a minute."""
+    return [_kept_port() for _ in range(count)]
+
+
+def _kept_port() -> int:
+    """The end of a connection keeps its port for a minute after its close (TIME_WAIT): the system gives it to nobody
+    who takes any port, but a broker, which asks for this one with SO_REUSEADDR, gets it.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        with socket.create_connection(listener.getsockname()) as other:
+            listener.accept()[0].close()  # who closes first is the one that waits
+            other.recv(1)
+        return int(listener.getsockname()[1])

@@ -26,7 +26,8 @@ TOPICS = (*(f"codec-{codec}" for codec in CODECS), LOG_APPEND_TIME, SEGMENTS, TR
 
 _T0 = 1_700_000_000_000
 _SMALL_SEGMENTS = {"internal.segment.bytes": "4096", "index.interval.bytes": "512", "file.delete.delay.ms": "0"}
-_CLEANING_TIMEOUT_S = 60
+_CLEANING_TIMEOUT_S = 240
+_CALL_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
@@ -129,19 +130,19 @@ def _write_transactions(broker: Broker) -> None:
     broker.create_topic(TRANSACTIONS, {})
     first, second = (broker.producer(transactional_id=name) for name in ("first", "second"))
     for producer in (first, second):
-        producer.init_transactions(30)
+        producer.init_transactions(_CALL_TIMEOUT_S)
     for n in range(6):
         for producer in (first, second):
             producer.begin_transaction()
             send_all(producer, TRANSACTIONS, sample(10))
-            producer.flush(30)
+            producer.flush(_CALL_TIMEOUT_S)
         broker.produce(TRANSACTIONS, sample(3))
         _end(first, commit=n % 2 == 0)
         _end(second, commit=n % 3 != 0)
 
 
 def _end(producer: Any, commit: bool) -> None:
-    (producer.commit_transaction if commit else producer.abort_transaction)(30)
+    (producer.commit_transaction if commit else producer.abort_transaction)(_CALL_TIMEOUT_S)
 
 
 def _write_compacted(broker: Broker) -> None:
