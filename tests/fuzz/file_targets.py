@@ -281,7 +281,7 @@ def run_state_file(data: memoryview) -> None:
                 raise AssertionError(f"{state.testament}")
             state.wait(state.signal() + 1, 0)
             if create:
-                state.begin(5)
+                state.begin(5, 0)
                 state.publish(1, 2, 3, 4)
             state.close()
             all_closed(disk)
@@ -291,7 +291,7 @@ def state_seeds() -> list[bytes]:
     """What a writer leaves, up to its last byte in use."""
     disk = MemoryDisk({str(FOLDER): {}})
     state = StateFile(disk, FOLDER / "s", create=True)
-    state.begin(77)
+    state.begin(77, 0)
     state.publish(70, 77, 80, 77)
     state.fence()
     return [disk.image()[str(FOLDER)]["s"][:232]]

@@ -108,16 +108,40 @@ class StateFile:
             tail.wake(self.page)
 
     def truncating(self, offset: int) -> None:
-        """Tell readers, before anything is changed, that records at and above `offset` go."""
-        self.store(tail.TRUNCATED_TO, offset)
+        """Tell readers, before anything is changed, that records at and above `offset` go.
+
+        Whoever finds the same count before and after the place, and a place, has two that belong together.
+        """
+        self.store(tail.TRUNCATED_TO, -1)
         self.store(tail.TRUNCATIONS, self.load(tail.TRUNCATIONS) + 1)
+        self.store(tail.TRUNCATED_TO, offset)
+
+    @contextmanager
+    def taken_over(self, truncate_to: int) -> Iterator[None]:
+        """`changing`, around a recovery; before it changes a byte readers are told what it is going to cut.
+
+        That is a truncation to `truncate_to` (-1: none) which the writer before this one did not finish; and after a
+        fence whatever was not durable, as the disk may not have it.
+        """
+        cuts = [truncate_to] if truncate_to >= 0 else []
+        if self.testament.fenced:
+            cuts.append(self.testament.mark)
+        if cuts:
+            self.truncating(min(cuts))
+        with self.changing():
+            yield
 
     def set_mark(self, offset: int) -> None:
         """Note that everything below `offset` is durable."""
         _MARK.pack_into(self.page, _MARK_AT, offset, ~offset)
 
-    def begin(self, mark: int) -> None:
-        """The log has been recovered: from here on the testament is this writer's."""
+    def begin(self, mark: int, end: int) -> None:
+        """The log has been recovered, and ends at `end`: from here on the testament is this writer's.
+
+        Where it ends below what readers saw, somebody else has cut it.
+        """
+        if end < self.load(tail.HIGH_WATERMARK):
+            self.truncating(end)
         self.set_mark(mark)
         self.page[_FENCED_AT] = 0
 

@@ -84,7 +84,7 @@ class PartitionLog(Sequenced, Compaction):
         opened.callback(self.state.close)
         self._checkpoints = Checkpoints(self.disk, self.folder, self.clock)
         opened.callback(self._checkpoints.close)
-        with self.state.changing():
+        with self.state.taken_over(self._checkpoints.point.truncate_to):
             self._begin(opened)
             self._publish()
 
@@ -113,7 +113,7 @@ class PartitionLog(Sequenced, Compaction):
         self._local.tidy()
         self._untouched = self._checkpoints.point.clean
         self.state.io = "pwrite" if self._local.active.log.private else "mmap"
-        self.state.begin(self._local.active.batches_end)
+        self.state.begin(self._local.active.batches_end, self.log_end_offset)
         self.state.store(tail.LOG_START, self.log_start_offset)
 
     def _checkpoint(self) -> None:

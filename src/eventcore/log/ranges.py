@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal, TypeVar
 
 from eventcore import _kernels as kernels
@@ -17,7 +17,7 @@ from eventcore.format.batch import BatchHeader
 from eventcore.log.column_reader import ColumnReader
 from eventcore.log.columns import ALL_NAMES, NAMES, ColumnBatch, checked_names
 from eventcore.log.partition_log import PartitionLog
-from eventcore.log.reader import LogReader, Shape, Watch, batches
+from eventcore.log.reader import CHUNK, LogReader, Shape, Watch, batches
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
 from eventcore.log.shared_log import SharedLog
@@ -112,7 +112,7 @@ class Ranges:
         with self._untruncated(since) as check:
             for run in reader.rows(shape):
                 check()
-                yield run
+                yield from [run] if reader.is_watched else _pieces(run, check)
             check()  # it may have ended too soon
 
     def _range(self, offset: int | None, stop: int | None, committed: bool) -> tuple[SegmentList, int, int]:
@@ -139,7 +139,7 @@ class Ranges:
 
     def _reader(self, segments: SegmentList, start: int, stop: int, committed: bool, since: int) -> LogReader:
         log = self._log
-        page = None if since < 0 else log.state.page if isinstance(log, PartitionLog) else log.page
+        page = log.state.page if isinstance(log, PartitionLog) else log.page
         return LogReader(segments, start, stop, committed=committed, watch=Watch(page, since))
 
     def since(self) -> int:
@@ -244,6 +244,13 @@ class Ranges:
                 check()
                 yield batch
             check()
+
+
+def _pieces(run: Iterator[Any], check: Callable[[], None]) -> Iterator[Iterator[Any]]:
+    """A run that has no state page to look at after each record: what was decoded is looked after piece by piece."""
+    while piece := list(islice(run, CHUNK)):
+        check()
+        yield iter(piece)
 
 
 def is_committed(isolation: str) -> bool:

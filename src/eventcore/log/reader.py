@@ -51,7 +51,7 @@ class Shape(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What tells of a truncation: the state page of a living writer, if there is one, and the count that it had."""
+    """What tells of a truncation: the state page, if a writer of ours has left one, and the count that it had."""
 
     page: memoryview | None = None
     truncations: int = 0
@@ -96,6 +96,11 @@ class LogReader:
     def stop(self) -> int:
         """One beyond the last offset."""
         return self._stop
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether kernels see by themselves that the log is truncated meanwhile."""
+        return self._watch.page is not None
 
     def source(self, segment: Segment) -> kernels.source.Source:
         """The bytes of a segment, for kernels that look whether they still are what they were."""

@@ -165,8 +165,9 @@ class Reads(Ranges):
         committed = is_committed(isolation)
         if not isinstance(spin, (int, float)) or not spin >= 0:
             raise UsageError(f"spin is {spin!r}", hint="give the seconds to look without a pause, 0 or more")
-        end = self.end(committed)
-        return Tail(self, end if offset is None else self._check_start(offset, end), timeout, committed, spin)
+        since, end = self.since(), self.end(committed)
+        start = end if offset is None else self._check_start(offset, end)
+        return Tail(self, start, since, timeout, committed, spin)
 
     def standing(self) -> Standing | None:
         """What a waiting `Tail` watches; None while nobody writes."""
@@ -176,11 +177,11 @@ class Reads(Ranges):
         return Standing(log.state.page, log.state.load(state_words.GENERATION), log.segments, lambda: log.segments)
 
     def truncations(self) -> int:
-        """How often the log was truncated; -1 for a reader without a living writer."""
+        """How often the log was truncated, as far as the state page tells, which its writers leave to each other."""
         return self._log.truncations()
 
     def truncated_to(self) -> int:
-        """Where the latest truncation made the log end."""
+        """Where the latest truncation made the log end; -1 while that is just being written."""
         return self._log.truncated_to()
 
     def signal(self) -> int:

@@ -161,11 +161,18 @@ class SharedLog:
                 break
         return self._state
 
+    def _last_page(self) -> StateFile | None:
+        """The page of the living writer, or of the last one: whoever comes next writes it, too."""
+        self._check_usable()
+        if self._state is None and self._left is None and self._has_changed():
+            self._refresh()
+        return self._state or self._left
+
     @property
     def page(self) -> memoryview | None:
-        """The state page of the living writer that was seen last."""
-        state = self._state
-        return None if state is None else state.page
+        """The state page of the writer that was seen last, living or not; None where there never was one."""
+        found = self._last_page()
+        return None if found is None else found.page
 
     @property
     def segments(self) -> SegmentList:
@@ -270,14 +277,14 @@ class SharedLog:
         return state.io if state else ""
 
     def truncations(self) -> int:
-        """How often the living writer, or those before it, truncated the log; -1 if nobody has left word of that."""
-        state = self._state or self._left
-        return -1 if state is None else state.load(tail.TRUNCATIONS)
+        """How often writers of ours have truncated the log, up to now, whether one lives or not."""
+        found = self._last_page()
+        return 0 if found is None else found.load(tail.TRUNCATIONS)
 
     def truncated_to(self) -> int:
         """Where the latest truncation made the log end."""
-        state = self._state
-        return self._static_end if state is None else state.load(tail.TRUNCATED_TO)
+        found = self._last_page()
+        return 0 if found is None else found.load(tail.TRUNCATED_TO)
 
     @property
     def leader_epoch(self) -> int:

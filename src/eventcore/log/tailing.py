@@ -26,6 +26,7 @@ from eventcore.types import Record
 
 _SLICE_S = 1.0
 """After so long a sleep it is asked whether the handle is still open."""
+_GLANCES = 1000
 _PLACINGS = 3
 """Followers without a record until one sleeps on the slow way: nobody may be writing, or it changes too often."""
 
@@ -42,7 +43,17 @@ class Standing(NamedTuple):
     check_open: Callable[[], object]
 
 
-class Followable(Protocol):
+class Truncatable(Protocol):
+    """What tells of truncations."""
+
+    def truncations(self) -> int:
+        """How often the log was truncated."""
+
+    def truncated_to(self) -> int:
+        """Where the latest truncation made the log end; -1 while that is just being written."""
+
+
+class Followable(Truncatable, Protocol):
     """What a tail needs of a partition."""
 
     def end(self, committed: bool) -> int:
@@ -50,12 +61,6 @@ class Followable(Protocol):
 
     def chunks(self, start: int, stop: int, committed: bool, since: int) -> Iterator[list[Record]]:
         """The records of [start, stop), in lists."""
-
-    def truncations(self) -> int:
-        """How often the log was truncated; -1 if that is not known now."""
-
-    def truncated_to(self) -> int:
-        """Where the latest truncation made the log end."""
 
     def signal(self) -> int:
         """Read it before `end`."""
@@ -78,7 +83,15 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
     by one consumer at a time. `spin`: see `Partition.tail`.
     """
 
-    def __init__(self, log: Followable, offset: int, timeout: float | None, committed: bool, spin: float = 0.0) -> None:
+    def __init__(
+        self,
+        log: Followable,
+        offset: int,
+        since: int,
+        timeout: float | None,
+        committed: bool,
+        spin: float = 0.0,
+    ) -> None:
         self._log = log
         self._timeout = timeout
         self._spin = spin
@@ -89,7 +102,7 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
         self._follower: kernels.follow.Follower | None = None
         self._placed = 0
         self._check_open: Callable[[], object] = lambda: None
-        self._truncations = log.truncations()
+        self._truncations = since
         self.position = offset
 
     def __iter__(self) -> Tail:
@@ -214,13 +227,26 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
 
     def _after_truncation(self) -> None:
         """Go on if what was handed out still stands. Of several truncations only the last is known."""
-        before, self._truncations = self._truncations, self._log.truncations()
-        cut = self._log.truncated_to()
-        harmless = -1 in (before, self._truncations) or (self._truncations == before + 1 and cut >= self.position)
-        passed, self.position = self.position, self.position if harmless else min(self.position, cut)
+        before, passed = self._truncations, self.position
+        self._truncations, cut = latest_truncation(self._log)
+        is_harmless = self._truncations == before + 1 and cut >= passed
+        self.position = passed if is_harmless else min(passed, cut)
         self._chunks, self._bound = iter(()), self.position
-        if not harmless:
+        if not is_harmless:
             raise LogTruncated(f"the log was truncated to offset {cut}; {passed} was the next one to be read")
+
+
+def latest_truncation(log: Truncatable) -> tuple[int, int]:
+    """How often the log was truncated, and where the latest of these truncations made it end.
+
+    A writer that dies while it says so leaves no place: then nothing may be left of what was read.
+    """
+    for _ in range(_GLANCES):
+        count, cut = log.truncations(), log.truncated_to()
+        if cut >= 0 and log.truncations() == count:
+            return count, cut
+        time.sleep(0)
+    return log.truncations(), 0
 
 
 def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from eventcore.clock import Clock
 from eventcore.errors import ClosedError, EventCoreError, LogTruncated, OffsetOutOfRange, UnknownTopic, UsageError
 from eventcore.log.ranges import Isolation, is_committed
+from eventcore.log.tailing import latest_truncation
 from eventcore.store.committed_offsets import Key
 from eventcore.store.groups import GroupCoordinator, Offset, Source, To, offset_of
 from eventcore.store.membership import Membership
@@ -98,10 +99,10 @@ class _Place:
         """Raise LogTruncated, once, if records that were handed out may have been replaced since the last look; one
         goes on where the log was cut (as `Tail` does). Of several truncations only the last is known.
         """
-        before, self._truncations = self._truncations, self.partition.truncations()
-        if before in (-1, self._truncations) or self._truncations == -1:
+        before = self._truncations
+        if self.partition.truncations() == before:
             return
-        cut = self.partition.truncated_to()
+        self._truncations, cut = latest_truncation(self.partition)
         if self._truncations == before + 1 and cut >= self.position:
             return
         passed, self.position = self.position, min(self.position, cut)
