@@ -25,7 +25,7 @@ CAPACITY = 8192
 """Bytes of memory a file has unless it is asked to be larger; a file that is mapped cannot get more."""
 
 LIVE_WORDS = slice(tail.LOG_START, 192)
-"""Of the state file: they speak of the living writer, and nobody reads those of a dead one."""
+"""Of the state file: they speak of the living writer, and after a power cut nobody reads those of a dead one."""
 
 Image = dict[str, dict[str, bytes]]
 """The files of each folder: what one crash leaves on the disk."""

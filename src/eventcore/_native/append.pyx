@@ -9,10 +9,11 @@ from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from libc.stdint cimport INT32_MAX, INT64_MAX, INT64_MIN, int16_t, int32_t, int64_t, uint64_t
+from libc.string cimport memset
 
 from eventcore._native.batch cimport APPEND_TIME_BIT, CONTROL_BIT, HEADER_BYTES, TRANSACTIONAL_BIT, Header
 from eventcore._native.builder cimport Batch, Part, Row, add_row, close_batch, open_batch
-from eventcore._native.cursor cimport store_be64, take_buffer
+from eventcore._native.cursor cimport take_buffer
 from eventcore._native.guard cimport fault_count
 from eventcore._native.index_entries cimport OFFSET_ENTRY, TIME_ENTRY, add_offset, add_time
 from eventcore._native.marks cimport End, Entries, Marks
@@ -270,6 +271,7 @@ cdef class Appender:
         start = self.log.size
         open_batch(&batch, &self.views[1], start, self._end())
         if add_plain_items(&batch, items, 0, now) < count:
+            memset(batch.at + HEADER_BYTES, 0, batch.used - HEADER_BYTES)
             return -1
         close_batch(&batch, header)
         if not self._finish(start, start + batch.used, batch.count, count, batch.max_timestamp, now):
@@ -371,9 +373,7 @@ cdef class Appender:
             else:
                 show_end(self.state, last_offset + 1)
             return True
-        if count:
-            store_be64(self.at + start, 0)  # zeros end a log; the rest of the header counts for nothing then
-            store_be64(self.at + start + 8, 0)
+        memset(self.at + start, 0, end - start)  # values may be batches: nothing of them is left behind the log
         return False
 
     cdef inline bint _is_due(self, int64_t max_timestamp, int64_t now) noexcept:

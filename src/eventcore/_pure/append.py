@@ -327,9 +327,7 @@ class Appender:
                 self._show()
             return count
         if count:
-            self._view[start : start + 16] = bytes(
-                16
-            )  # zeros end a log; the rest of the header counts for nothing then
+            self._view[start:end] = bytes(end - start)  # values may be batches: nothing of them is left behind the log
         return 0
 
     def _is_due(self, max_timestamp: int, now: int) -> bool:

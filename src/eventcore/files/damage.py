@@ -133,22 +133,25 @@ def _put_right(view: Buffer, block: DamagedRange, position: int, offset: int, ep
     next_offset = offset + int(_INT32.unpack_from(view, position + _DELTA_AT)[0]) + 1
     if not offset < next_offset <= _INT64_MAX:
         return
-    end, epoch_behind = _next_batch(view, block, position, next_offset)
-    found = DamagedRange(position, end, offset, next_offset if end < block.end_position else block.next_offset)
-    crc = kernels.crc32c.crc32c(memoryview(view)[position + _PREFIX.size : end])
-    for likely in dict.fromkeys((epoch, epoch_before, epoch_behind)):
-        yield _Guess(found, _PREFIX.pack(offset, end - position - _START.size, likely, kernels.batch.MAGIC, crc))
+    for end, epoch_behind in _next_batches(view, block, position, next_offset):
+        found = DamagedRange(position, end, offset, next_offset if end < block.end_position else block.next_offset)
+        crc = kernels.crc32c.crc32c(memoryview(view)[position + _PREFIX.size : end])
+        for likely in dict.fromkeys((epoch, epoch_before, epoch_behind)):
+            yield _Guess(found, _PREFIX.pack(offset, end - position - _START.size, likely, kernels.batch.MAGIC, crc))
 
 
-def _next_batch(view: Buffer, block: DamagedRange, position: int, next_offset: int) -> tuple[int, int]:
-    """Where the next good batch begins, at `next_offset`, and its leader epoch; the end of the block without one."""
+def _next_batches(view: Buffer, block: DamagedRange, position: int, next_offset: int) -> Iterator[tuple[int, int]]:
+    """Where the next good batch may begin, at `next_offset`, and its leader epoch; at last the end of the block.
+
+    There may be several: what a record carries may be such a batch, too.
+    """
     data, at = bytes(memoryview(view)[position : block.end_position]), _SIZE_MIN - 1
     wanted = next_offset.to_bytes(8, "big")
     while (at := data.find(wanted, at + 1)) >= 0:
         row = np.empty((1, kernels.batch.ROW_SIZE), np.int64)
         if kernels.batch.scan(data, at, len(data), row.data.cast("B"), True)[0]:
-            return position + at, int(row[0, _EPOCHS])
-    return block.end_position, -1
+            yield position + at, int(row[0, _EPOCHS])
+    yield block.end_position, -1
 
 
 def _other_epochs(view: Buffer, block: DamagedRange, rows: Rows) -> Iterator[_Guess]:

@@ -5,7 +5,8 @@
   at `reserve` and not a signal in the middle of a store, and a small log costs little. Pages are populated ahead of
   the tail, so that a failing device is an error there, too.
 * Where the file system cannot reserve, the map is private: stores go to memory, and `flush` writes them by pwrite,
-  which can fail as a call should. Whoever maps the file shared sees what was flushed.
+  which can fail as a call should. Whoever maps the file shared sees what was flushed. One thread may store and note
+  it while another one flushes: what is noted stays noted until a flush that began later has written it.
 * A file that has a second name (a snapshot's) becomes a copy before it is opened for writing.
 * A mapped file never shrinks under its readers: it is cut only beyond what was ever published, in `trim`.
 * A mapping lives as long as anybody refers to it: readers keep theirs when the file is closed or deleted. A file
@@ -55,7 +56,8 @@ class MappedFile(kernels.marks.End):
         self.write = write
         self._chunk = first_chunk
         self._reserved = 0
-        self._unflushed = (0, 0)
+        self._unflushed = self._in_flight = (0, 0)
+        self._noting, self._flushing = threading.RLock(), threading.RLock()
         self._populating = threading.Lock()
         self.private = False
         if write:
@@ -187,16 +189,24 @@ class MappedFile(kernels.marks.End):
     def stored(self, start: int, end: int) -> None:
         """Bytes were stored through `view`; a private map owes them to the file until `flush`."""
         if self.private:
-            low, high = self._unflushed
-            self._unflushed = (min(low, start), max(high, end)) if low < high else (start, end)
+            with self._noting:
+                self._unflushed = _spanned(self._unflushed, (start, end))
 
     def flush(self) -> None:
         """On return everything stored is seen by whoever reads the file. Raises DiskFull, and can be called again."""
-        start, end = self._unflushed
+        if not self.private:
+            return
+        with self._flushing:
+            with self._noting:
+                self._in_flight = _spanned(self._in_flight, self._unflushed)
+                self._unflushed = (0, 0)
+            self._write_out(*self._in_flight)
+            self._in_flight = (0, 0)
+
+    def _write_out(self, start: int, end: int) -> None:
         if start < end and self._mapping is not None:
             self.disk.pwrite_all(self.fd, self.view[start:end], start)
             self._mapping.forget(start, end)
-            self._unflushed = (0, 0)
 
     def zero(self, start: int, end: int) -> None:
         """Zero `[start, end)`; bytes that were never reserved are zeros already."""
@@ -249,6 +259,14 @@ class MappedFile(kernels.marks.End):
 
     def close(self) -> None:
         """Close the descriptor. The mapping goes with the last reference to it."""
-        if self.fd >= 0:
+        with self._flushing:  # who is writing just now must not find another file under its number
             fd, self.fd = self.fd, -1
+        if fd >= 0:
             self.disk.close(fd)
+
+
+def _spanned(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """The range that holds both; an empty one holds nothing."""
+    if one[0] >= one[1]:
+        return other
+    return (min(one[0], other[0]), max(one[1], other[1])) if other[0] < other[1] else one

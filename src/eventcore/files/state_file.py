@@ -7,7 +7,8 @@ for the next one. Kafka ignores the file.
 
 The mark is an offset below which everything was durable. It gets to the disk when the system writes the page back, so
 after a power cut it may be old, but never too new: it is lowered, and synced, before a truncation. `fenced` is 1 after
-a failed sync: what the page cache shows may not be what the disk has.
+a failed sync: what the page cache shows may not be what the disk has. Of a writer that was killed the words tell, too,
+as long as the machine goes on: all below LOG_END that it showed is in the page cache.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Testament(NamedTuple):
 
     mark: int = 0
     fenced: bool = False
+    log_end: int | None = None
+    """What it showed last: true unless the machine was restarted."""
 
 
 class _SharedPage(MappedFile):
@@ -191,4 +194,5 @@ def _is_state(view: memoryview) -> bool:
 
 def _testament(view: memoryview) -> Testament:
     mark, complement = _MARK.unpack_from(view, _MARK_AT)
-    return Testament(mark if mark == ~complement and mark >= 0 else 0, bool(view[_FENCED_AT]))
+    mark = mark if mark == ~complement and mark >= 0 else 0
+    return Testament(mark, bool(view[_FENCED_AT]), tail.load(view, tail.LOG_END))

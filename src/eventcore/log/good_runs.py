@@ -10,7 +10,7 @@ from eventcore import _kernels as kernels
 from eventcore.errors import CorruptRecord, StorageError, Truncated, UnsupportedFormat
 from eventcore.files.damage import DamagedRange
 from eventcore.format.batch import BatchHeader
-from eventcore.log.scan import find_batch
+from eventcore.log.scan import find_resume
 from eventcore.log.segment import Segment
 
 _ROWS = 8192
@@ -66,7 +66,8 @@ def _bad_range(segment: Segment, position: int, end: int, next_base: int) -> Dam
         pass
     first = _end_before(segment, position)
     behind = segment.damage_at(end)
-    resume = find_batch(view, position, end, first) or (end, behind.first_offset if behind else next_base)
+    stop = behind.first_offset if behind else next_base
+    resume = find_resume(view, position, end, first, stop) or (end, stop)
     return DamagedRange(position, resume[0], first, resume[1])
 
 

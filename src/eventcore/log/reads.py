@@ -255,9 +255,21 @@ class Reads(Ranges):
         """The leader epoch that wrote the record at `offset`; -1 if it is older than all known ones."""
         return self._log.epochs.epoch_at(offset)
 
-    def verify(self) -> verify.VerifyReport:
-        """Read and check every byte, index and CRC; problems are listed, not raised."""
+    def _verified(self) -> verify.VerifyReport:
+        end = self.log_end_offset  # first: the segments that are looked up later have all that lies below it
         try:
-            return verify.verify_log(self._log.segments, self._log.epochs, self.log_end_offset)
+            return verify.verify_log(self._log.segments, self._log.epochs, end)
         except CorruptRecord as error:
             return verify.VerifyReport(problems=[verify.Problem(error.path or "", -1, -1, error.message)])
+
+    def verify(self) -> verify.VerifyReport:
+        """Read and check every byte, index and CRC; problems are listed, not raised.
+
+        The log is checked as it is when the call begins: who appends meanwhile adds to it above that. Where it is
+        truncated meanwhile, it is checked again.
+        """
+        while True:
+            truncations = self._log.truncations()
+            report = self._verified()
+            if report.ok or truncations == self._log.truncations():
+                return report

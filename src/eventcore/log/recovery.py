@@ -6,7 +6,8 @@
   3. After a clean close whose active segment still has the recorded base and size, believe the files.
   4. Otherwise read, from the recovery point on, batch by batch, CRC and all, and rebuild the indexes there. What lies
      behind the last good batch is a torn tail, and cut, if it was never durable and no good batch follows it, or the
-     machine was restarted: then even whole batches behind a torn one were never acknowledged; they are copied to
+     machine was restarted: then even whole batches behind a torn one were never acknowledged. If it was not, all that
+     was ever shown is there: behind that log end there is nothing but a torn tail. Whole batches in it are copied to
      `quarantine/` first. Anything else is damage: it is kept, reported, and reading it raises CorruptRecord.
   5. Epochs at or above the end are dropped; producers are replayed from the newest snapshot that can be believed.
   6. A last segment with damage is sealed, so that its seal tells of it, and a new one begun.
@@ -35,7 +36,7 @@ from eventcore.files.state_file import Testament
 from eventcore.log import epoch_check, quarantine, sealed
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import list_bases, remove_files
-from eventcore.log.scan import BatchRow, Doubt, crcs_hold, only_zeros, refuse_other_version, scan_segment
+from eventcore.log.scan import BatchRow, Doubt, crcs_hold, find_batch, only_zeros, refuse_other_version, scan_segment
 from eventcore.log.sealed import SealedBlocks
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList
@@ -85,7 +86,11 @@ class Recovery:
         self._point = point
         self._fenced = testament.fenced
         self._mark = max(point.recovery_point, testament.mark)
-        self._forgetful = testament.fenced or (bool(point.boot_id) and point.boot_id != disk.boot_id())
+        boot_id = disk.boot_id()
+        self._forgetful = testament.fenced or (bool(point.boot_id) and point.boot_id != boot_id)
+        self._published: int | None = None
+        if testament.log_end is not None and point.boot_id == boot_id and any(boot_id) and not testament.fenced:
+            self._published = max(testament.log_end, self._mark)
         self.report = RecoveryReport()
         self.recovered: dict[Segment, int] = {}
         """Segments that were read, and the offset from which on."""
@@ -121,7 +126,8 @@ class Recovery:
             return SegmentList([self._new_segment(max(start, self._mark))])
         self.report.clean = point.closed_as(bases[-1], self._size(bases[-1])) and not self._fenced
         if point.clean and not self.report.clean:
-            self._mark, self._forgetful = 0, False  # somebody else has written since; he may have truncated
+            # Somebody else has written since; he may have truncated.
+            self._mark, self._forgetful, self._published = 0, False, None
         if self._mark:
             self._report_missing(point.log_start_offset, bases[0])
         segments = self._open_segments(bases)
@@ -267,7 +273,8 @@ class Recovery:
         if self._fenced:
             self._believe_disk(segment)
         limit = self._disk.data_end(segment.log.fd, file_size) if next_base is None else file_size
-        doubt = Doubt(self._mark, self._forgetful, None if empty_behind else next_base, not self._config.compacted)
+        bound, dense = None if empty_behind else next_base, not self._config.compacted
+        doubt = Doubt(self._mark, self._forgetful, bound, dense, self._published)
         try:
             seal = sealed.load(self._disk, segment.log)
             begin = start = self._start(segment, limit)
@@ -352,7 +359,7 @@ class Recovery:
     def _cut_tail(self, segment: Segment, limit: int) -> None:
         start = segment.log.size
         if not only_zeros(segment.log.view, start, limit):
-            if self._forgetful:
+            if self._forgetful or find_batch(segment.log.view, start, limit, segment.next_offset):
                 data = segment.log.view[start:limit]
                 name = f"{segment.base_offset:020}-{start}"
                 self.report.quarantined.append(quarantine.copy(self._disk, self._folder, name, data))

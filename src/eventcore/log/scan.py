@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eventcore import _kernels as kernels
-from eventcore.config import INT32_MAX
+from eventcore.config import INT32_MAX, INT64_MAX
 from eventcore.errors import UnsupportedFormat
 from eventcore.files.damage import DamagedRange
 from eventcore.format.batch import HEADER_SIZE
@@ -24,6 +24,7 @@ from eventcore.log.segment import Segment
 _ROWS = 8192
 _MAGIC_POSITION = 16
 _CRC_POSITION = 17
+_LENGTH_END = 12
 _MAGIC = b"\x02"
 _PREFIX = struct.Struct(">qiIb")
 _LEAST_LENGTH = 14
@@ -54,6 +55,15 @@ class Doubt(NamedTuple):
     """Where the next segment that holds anything begins; None if there is none."""
     dense: bool = True
     """No cleaner makes gaps between segments: offsets that are missing there are lost."""
+    published: int | None = None
+    """The log end that a killed writer showed last; the machine goes on, so nothing below it is lost. What lies behind
+    it and does not follow without a gap was never a record. None: not known.
+    """
+
+    @property
+    def stop(self) -> int:
+        """No batch that is found behind bad bytes begins at or above it."""
+        return min(INT64_MAX if end is None else end for end in (self.next_base, self.published))
 
     def is_torn(self, offset: int) -> bool:
         """Whether what is wrong at `offset` may be what a power cut left of bytes that were never synced."""
@@ -74,7 +84,7 @@ def scan_segment(segment: Segment, position: int, limit: int, doubt: Doubt, take
         end = segment.next_offset
         if position == limit and (end >= expected or doubt.next_base is not None):
             return end < expected and doubt.forgetful and doubt.dense and end >= doubt.mark
-        resume = find_batch(segment.log.view, position, limit, end)
+        resume = find_resume(segment.log.view, position, limit, end, doubt.stop)
         if resume is None and end >= expected:
             return False
         if doubt.is_torn(end):
@@ -133,22 +143,87 @@ def refuse_other_version(segment: Segment, position: int, limit: int) -> None:
         )
 
 
-def find_batch(view: memoryview, start: int, end: int, min_offset: int) -> tuple[int, int] | None:
-    """The first whole, CRC-correct batch behind `start` that continues the log: (position, base offset).
+def find_resume(view: memoryview, start: int, end: int, offset: int, stop: int = INT64_MAX) -> tuple[int, int] | None:
+    """Where the log goes on behind the bad bytes at `start`, where `offset` was due: a batch's (position, base offset).
+
+    Whole, CRC-correct batches may stand in the value of a record, too. So the bad batch is asked first where it ends;
+    if it cannot tell, it is the first good batch from which others follow without a gap, to the end of what was written
+    or to the next bad one. None if there is none with a base offset below `stop`.
+    """
+    own_end = _own_end(view, start, end, offset)
+    if own_end is not None:
+        return _batch_at(view, own_end, end, offset, stop)
+    position = start + 1
+    while (found := find_batch(view, position, end, offset, stop)) is not None:
+        position, next_offset = _chain_end(view, found[0], end)
+        if _leads_on(view, position, end, next_offset):
+            return found
+    return None
+
+
+def find_batch(view: memoryview, start: int, end: int, offset: int, stop: int = INT64_MAX) -> tuple[int, int] | None:
+    """The first whole, CRC-correct batch at or behind `start` that may continue the log: (position, base offset).
 
     The magic byte is what a batch cannot be without, so the search goes from one to the next.
     """
-    data = view.obj
-    position = start + 1
-    while True:
-        at = data.find(_MAGIC, position + _MAGIC_POSITION, end)  # type: ignore[attr-defined]
-        if at < 0 or at - _MAGIC_POSITION + HEADER_SIZE > end:
-            return None
-        position = at - _MAGIC_POSITION
-        base_offset = int.from_bytes(view[position : position + 8], "big")
-        if min_offset <= base_offset < min_offset + (1 << 31) and _is_batch(view, position, end):
-            return position, base_offset
-        position += 1
+    data, at = view.obj, start + _MAGIC_POSITION
+    while (at := data.find(_MAGIC, at, end)) >= 0:  # type: ignore[attr-defined]
+        found = _batch_at(view, at - _MAGIC_POSITION, end, offset, stop)
+        if found is not None:
+            return found
+        at += 1
+    return None
+
+
+def _batch_at(view: memoryview, position: int, end: int, offset: int, stop: int = INT64_MAX) -> tuple[int, int] | None:
+    """The good batch at `position` if it may continue the log."""
+    if end - position < HEADER_SIZE:
+        return None
+    base_offset = int.from_bytes(view[position : position + 8], "big")
+    continues = offset <= base_offset < min(offset + (1 << 31), stop)
+    return (position, base_offset) if continues and _is_batch(view, position, end) else None
+
+
+def _own_end(view: memoryview, start: int, end: int, offset: int) -> int | None:
+    """Where the bad batch at `start` ends by its own word; None if what stands there does not bear it out."""
+    if end - start < HEADER_SIZE:
+        return None
+    base_offset, length, _, magic = _PREFIX.unpack_from(view, start)
+    own_end: int = start + _LENGTH_END + length
+    if not start + HEADER_SIZE <= own_end <= end:
+        return None
+    if _batch_at(view, own_end, end, offset):
+        return own_end
+    named = base_offset == offset and magic == kernels.batch.MAGIC
+    ends_the_data = any(view[own_end - 2 : own_end]) and only_zeros(view, own_end, end)  # a length may have changed
+    return own_end if named and ends_the_data else None
+
+
+def _chain_end(view: memoryview, position: int, end: int) -> tuple[int, int]:
+    """Where the good batches from `position` on end, whose offsets rise; and the offset that is due there."""
+    rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
+    next_offset, count = 0, 1
+    while position < end and count:
+        count, position, _ = kernels.batch.scan(view, position, end, rows.data.cast("B"), True)
+        for row in map(BatchRow._make, rows[:count].tolist()):
+            if row.base_offset < next_offset:
+                return row.position, next_offset
+            next_offset = row.last_offset + 1
+    return position, next_offset
+
+
+def _leads_on(view: memoryview, position: int, end: int, offset: int) -> bool:
+    """Whether a log may end at `position`, or have a bad batch there.
+
+    The header's first bytes are stored last: where they are zeros there never was a batch, or not any more.
+    """
+    if not any(view[position : min(position + _LENGTH_END, end)]):
+        return True
+    if end - position <= _MAGIC_POSITION:
+        return False
+    base_offset, _, _, magic = _PREFIX.unpack_from(view, position)
+    looks_like_one = magic == kernels.batch.MAGIC and offset <= base_offset < offset + (1 << 31)
+    return looks_like_one or _own_end(view, position, end, offset) is not None
 
 
 def only_zeros(view: memoryview, start: int, end: int) -> bool:

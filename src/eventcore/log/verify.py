@@ -1,4 +1,8 @@
-"""Check every byte of a partition: batches, CRCs, records, offsets, indexes, epochs. Reads only, changes nothing."""
+"""Check every byte of a partition: batches, CRCs, records, offsets, indexes, epochs. Reads only, changes nothing.
+
+One end is taken before anything is looked at, and all that lies below it is compared. What a writer adds meanwhile,
+batches, index entries or a segment, lies above it.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +48,12 @@ class _SegmentCheck:
         self, segment: Segment, report: VerifyReport, epochs: EpochCache, bounds: tuple[int, int], last: bool
     ) -> None:
         self._segment = segment
-        self._last = last
+        self._grows = last  # it may have more than what lies below `stop`
+        self._end = 0
         self._report = report
         self._epochs = epochs
         self._floor, self._stop = bounds
+        self._size = segment.log.size  # the batches below `stop` are there; it may grow
         self._ends: dict[int, tuple[int, int]] = {}
         self._max_timestamp = -1
 
@@ -57,7 +63,7 @@ class _SegmentCheck:
     def run(self) -> int:
         """Check the segment; returns the offset its successor must not start below."""
         self._report.segments += 1
-        self._report.bytes += self._segment.log.size
+        self._report.bytes += self._size
         next_offset = self._batches()
         self._offset_index()
         self._time_index()
@@ -65,10 +71,10 @@ class _SegmentCheck:
 
     def _batches(self) -> int:
         segment, next_offset, position = self._segment, self._floor, 0
-        segment.inspect(0, segment.log.size)
+        segment.inspect(0, self._size)
         for damage in segment.damage:
             self._problem(damage.position, damage.first_offset, str(segment.damage_error(damage)))
-        while position < segment.log.size:
+        while position < self._size:
             damaged = segment.damage_at(position)
             if damaged is not None:
                 position, next_offset = damaged.end_position, damaged.next_offset
@@ -76,6 +82,7 @@ class _SegmentCheck:
             try:
                 header = segment.header_at(position)
                 if header.base_offset >= self._stop:
+                    self._grows = True
                     break
                 self._batch(position, header.base_offset, next_offset)
                 next_offset = max(next_offset, header.next_offset)
@@ -83,6 +90,7 @@ class _SegmentCheck:
             except StorageError as error:
                 self._problem(position, next_offset, error.message)
                 break
+        self._end = position
         return next_offset
 
     def _batch(self, position: int, base_offset: int, next_offset: int) -> None:
@@ -108,7 +116,9 @@ class _SegmentCheck:
         self._report.index_entries += index.count
         for slot in range(index.count):
             offset, position = index.entry(slot)
-            if self._ends.get(position, (-1, -1))[0] != offset and position < self._segment.log.size:
+            if self._grows and offset >= self._stop and position >= self._end:
+                break
+            if self._ends.get(position, (-1, -1))[0] != offset and position < self._size:
                 self._problem(position, offset, "an offset index entry that names no batch")
 
     def _time_index(self) -> None:
@@ -117,15 +127,17 @@ class _SegmentCheck:
         known = dict(self._ends.values())
         for slot in range(index.count):
             timestamp, offset = index.entry(slot)
+            if self._grows and offset >= self._stop:
+                break
             if timestamp <= previous or known.get(offset, timestamp) != timestamp:
                 self._problem(-1, offset, f"a time index entry of {timestamp} that its batch does not have")
             previous = timestamp
-        if not self._last and self._max_timestamp > previous:
+        if not self._grows and self._max_timestamp > previous:
             self._problem(-1, self._segment.base_offset, "the time index lacks the segment's largest timestamp")
 
 
 def verify_log(segments: SegmentList, epochs: EpochCache, end_offset: int) -> VerifyReport:
-    """Check all segments up to `end_offset`."""
+    """Check all segments up to `end_offset`, which was looked up before the segments were."""
     report = VerifyReport()
     floor = segments.first.base_offset
     for segment in segments:

@@ -149,9 +149,14 @@ class BatchWriter:
             return 0
         now = self._local.clock.now_ms()
         self._provide(segment)
-        if isinstance(items, Columns):
-            return self.appender.extend_columns(items.rows, first, now, atomic, items.arguments())
-        return self.appender.extend(items, first, now, atomic, *producer[:3])
+        start = segment.log.size
+        try:
+            if isinstance(items, Columns):
+                return self.appender.extend_columns(items.rows, first, now, atomic, items.arguments())
+            return self.appender.extend(items, first, now, atomic, *producer[:3])
+        except BaseException:
+            self._erase(segment, start, min(start + self._max_bytes, self._limit))
+            raise
 
     def _provide(self, segment: Segment) -> None:
         """Have space for the largest batch ahead of the tail, if the segment has it; else let the slow way tell."""
@@ -184,7 +189,11 @@ class BatchWriter:
             end = min(start + self._max_bytes, segment.log.capacity)
             segment.reserve(end - start)
             view = segment.log.view
-            position, count, max_timestamp = self._encode(view, start, end, items, first, epoch, producer)
+            try:
+                position, count, max_timestamp = self._encode(view, start, end, items, first, epoch, producer)
+            except BaseException:
+                self._erase(segment, start, end)
+                raise
             as_large_as_any = start == 0 or end - start == self._max_bytes
             fits = count == left or (count > 0 and as_large_as_any and not atomic)
             if fits and not self._local.due_for_roll(max_timestamp, self._local.clock.now_ms()):
@@ -192,8 +201,7 @@ class BatchWriter:
                 header = BatchHeader.read(view, start, position)
                 self._take_in(segment, header)
                 return header
-            if count:
-                view[start : start + HEADER_SIZE] = _NO_HEADER
+            self._erase(segment, start, position)
             if not fits and as_large_as_any:
                 raise RecordTooLarge(f"more than {end - start} bytes in one batch")
             segment = self._local.roll()
@@ -275,15 +283,21 @@ class BatchWriter:
         return True
 
     def _copy_checked(self, segment: Segment, data: memoryview, found: Sequence[tuple[int, BatchHeader]]) -> None:
-        view, at = segment.log.view, segment.log.size
-        starts: list[int] = []
+        view, begin, starts = segment.log.view, segment.log.size, list[int]()
+        at = begin
         for position, header in found:
             if not kernels.transfer.copy_batch(view, at, data, position, header.base_offset, header.leader_epoch):
                 for start in reversed(starts):  # the last one first: what a kill leaves is a log without a hole
                     view[start : start + HEADER_SIZE] = _NO_HEADER
+                self._erase(segment, begin, at + header.size)
                 raise bad_crc(position, header)
             starts.append(at)
             at += header.size
+
+    def _erase(self, segment: Segment, start: int, end: int) -> None:
+        """Nothing is left of what was written behind the log end. The items may have had code that changed the log."""
+        if segment is self._local.active and segment.log.size <= start < end:
+            segment.log.view[start:end] = bytes(end - start)
 
     def _segment_for(self, last_offset: int) -> Segment:
         segment = self._local.roll() if self._local.active.full_for(last_offset) else self._local.active
