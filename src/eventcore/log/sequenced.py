@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 from eventcore.clock import Clock
-from eventcore.errors import UsageError
+from eventcore.errors import EventCoreError, UsageError
 from eventcore.format.batch import MAX_SEQUENCE, TRANSACTIONAL, BatchHeader
 from eventcore.log.ingest import Ingest, TransactionEnd
 from eventcore.log.watermarks import Watermarks
@@ -40,6 +40,19 @@ class Sequenced(Watermarks):
     def acknowledge(self, end: int, wait: bool = True) -> None:
         """See `PartitionLog`."""
         raise NotImplementedError
+
+    def _refuse(self, refused: BaseException, appended: range, wait: bool = True) -> NoReturn:
+        """Raise what ended an append. The batches before that stay: they are acknowledged, and the error names them."""
+        told = appended and refused is not self._failure  # that one is raised again and again
+        if told and isinstance(refused, EventCoreError):
+            refused.appended = appended
+        elif told and hasattr(refused, "add_note"):
+            refused.add_note(f"offsets {appended.start} to {appended.stop - 1} were appended before, and stay")
+        try:
+            if appended:
+                self.acknowledge(appended.stop, wait)
+        finally:
+            raise refused
 
     def append_sequenced(self, items: Sequence[Any], producer: Producer, wait: bool = True) -> BatchInfo:
         """See `Partition.append_sequenced`."""

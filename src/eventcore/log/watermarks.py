@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 
-from eventcore.errors import ClosedError, EventCoreError
+from eventcore.errors import ClosedError, EventCoreError, StorageFenced
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import LocalLog
@@ -67,6 +67,16 @@ class Watermarks:
         end = self.high_watermark
         unstable = self.producer_store.state.first_unstable_offset(end)
         return end if unstable is None else max(min(unstable, end), self.log_start_offset)
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether its storage failed."""
+        return isinstance(self._failure, StorageFenced)
+
+    @property
+    def segment_count(self) -> int:
+        """How many segments are open."""
+        return len(self._local.segments)
 
     @property
     def io(self) -> str:
