@@ -17,6 +17,8 @@ class EventCoreError(Exception):
     """True where the same call may succeed later without a change by the caller."""
     hint: str = ""
     """What to do now."""
+    appended: range = range(0)
+    """Offsets that the same call had appended before: they stay, and are as durable as those of a call that returns."""
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -29,6 +31,8 @@ class EventCoreError(Exception):
 
     def __str__(self) -> str:
         text = self.message + self._place()
+        if self.appended:
+            text += f"; offsets {self.appended.start} to {self.appended.stop - 1} were appended before, and stay"
         return f"{text}; {self.hint}" if self.hint else text
 
 

@@ -240,19 +240,20 @@ def test_a_marker_at_the_high_watermark_is_not_yet_replicated(state: ProducerSta
     assert state.first_unstable_offset(12) == 3
 
 
-@pytest.mark.timeout(60)
 def test_no_transaction_is_stable_for_a_moment_while_it_completes(state: ProducerState) -> None:
     """Another thread asks all the time; at a high watermark of 0 the first transaction is never decided."""
     seen: set[int | None] = set()
-    done = threading.Event()
+    looks, done = threading.Event(), threading.Event()
 
     def look() -> None:
         while not done.is_set():
             seen.add(state.first_unstable_offset(0))
+            looks.set()
 
     send(state, batch(0, 0, transactional=True))
     thread = threading.Thread(target=look)
     thread.start()
+    looks.wait()
     for n in range(1, 2000):
         state.note_marker(marker(2 * n - 1), 0, commit=True)
         send(state, batch(n, 2 * n, transactional=True))

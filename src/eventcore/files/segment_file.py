@@ -46,3 +46,9 @@ class SegmentFile(MappedFile):
             with suppress(StorageError):  # what never got a block cannot be written, and need not be
                 self._write_out(start, end)
             raise
+
+
+def only_zeros(view: memoryview, start: int, end: int) -> bool:
+    """Whether nothing was ever written in `[start, end)`."""
+    step = 1 << 20
+    return all(view[at : min(at + step, end)] == bytes(min(step, end - at)) for at in range(start, end, step))

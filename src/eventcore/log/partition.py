@@ -112,7 +112,8 @@ class Partition(Reads):
         and until then nobody sees them with `fsync="always"`.
 
         With `atomic` they become one batch, or RecordTooLarge is raised. Otherwise, if one is refused, the batches
-        before it stay appended, and the error is raised.
+        before it stay appended, visible and durable as if the call had returned, and the error is raised: `appended` of
+        an EventCoreError, or a note of another one (Python 3.11), has their offsets.
         """
         if expected_offset is None:
             first = self._append_all(records)

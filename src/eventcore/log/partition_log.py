@@ -26,7 +26,6 @@ from eventcore.errors import (
     OffsetMismatch,
     OffsetOutOfRange,
     StorageError,
-    StorageFenced,
 )
 from eventcore.files.state_file import NAME as STATE_NAME
 from eventcore.files.state_file import StateFile, tail
@@ -147,7 +146,10 @@ class PartitionLog(Sequenced, Compaction):
         producer: Producer = NO_PRODUCER,
         wait: bool = True,
     ) -> range:
-        """Append records as one batch or several; on return they are as durable as `fsync` says, if it is to `wait`."""
+        """Append records as one batch or several; on return they are as durable as `fsync` says, if it is to `wait`.
+
+        Where a later batch is refused the earlier ones stay, as durable; the error's `appended` names them.
+        """
         self._refuse_nested()
         with self._lock:
             self._check_whole()
@@ -157,13 +159,16 @@ class PartitionLog(Sequenced, Compaction):
             self._begin_writing()
             if self.epochs.latest != self._leader_epoch:
                 self.epochs.assign(self._leader_epoch, first)
-            shown = False
+            shown, refused = False, None
             try:
                 shown = self._writer.write(items, self._leader_epoch, atomic=atomic, producer=producer)
-            finally:
-                if not shown:
-                    self._publish()
+            except BaseException as error:
+                refused = error
+            if not shown:
+                self._publish()
             end = self.log_end_offset
+        if refused is not None:
+            self._refuse(refused, range(first, end), wait)
         self.acknowledge(end, wait)
         return range(first, end)
 
@@ -173,12 +178,16 @@ class PartitionLog(Sequenced, Compaction):
         with self._lock:
             self._check_whole()
             self._begin_writing()
+            first, refused = self.log_end_offset, None
             try:
                 info = self._ingest.append(data, origin, self._leader_epoch, self._local)
                 self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
-            finally:
-                self._publish()
+            except BaseException as error:
+                refused = error
+            self._publish()
             end = self.log_end_offset
+        if refused is not None:
+            self._refuse(refused, range(first, end))
         self.acknowledge(end)
         return info
 
@@ -301,16 +310,6 @@ class PartitionLog(Sequenced, Compaction):
         """Close it for another handle to be opened later: who reads just now goes on, who writes gets ClosedError."""
         self._local.keeps_segments = True
         self.close()
-
-    @property
-    def is_fenced(self) -> bool:
-        """Whether its storage failed."""
-        return isinstance(self._failure, StorageFenced)
-
-    @property
-    def segment_count(self) -> int:
-        """How many segments are open."""
-        return len(self._local.segments)
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""

@@ -32,11 +32,12 @@ from eventcore.files.damage import DamagedRange
 from eventcore.files.mapped_file import MappedFile
 from eventcore.files.recovery_point import RecoveryPoint
 from eventcore.files.seal import Seal
+from eventcore.files.segment_file import only_zeros
 from eventcore.files.state_file import Testament
 from eventcore.log import epoch_check, quarantine, sealed
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import list_bases, remove_files
-from eventcore.log.scan import BatchRow, Doubt, crcs_hold, find_batch, only_zeros, refuse_other_version, scan_segment
+from eventcore.log.scan import BatchRow, Doubt, crcs_hold, find_batch, refuse_other_version, scan_segment
 from eventcore.log.sealed import SealedBlocks
 from eventcore.log.segment import Segment
 from eventcore.log.segments import SegmentList

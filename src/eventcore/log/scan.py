@@ -18,6 +18,7 @@ from eventcore import _kernels as kernels
 from eventcore.config import INT32_MAX, INT64_MAX
 from eventcore.errors import UnsupportedFormat
 from eventcore.files.damage import DamagedRange
+from eventcore.files.segment_file import only_zeros
 from eventcore.format.batch import HEADER_SIZE
 from eventcore.log.segment import Segment
 
@@ -224,12 +225,6 @@ def _leads_on(view: memoryview, position: int, end: int, offset: int) -> bool:
     base_offset, _, _, magic = _PREFIX.unpack_from(view, position)
     looks_like_one = magic == kernels.batch.MAGIC and offset <= base_offset < offset + (1 << 31)
     return looks_like_one or _own_end(view, position, end, offset) is not None
-
-
-def only_zeros(view: memoryview, start: int, end: int) -> bool:
-    """Whether nothing was ever written in `[start, end)`."""
-    step = 1 << 20
-    return all(view[at : min(at + step, end)] == bytes(min(step, end - at)) for at in range(start, end, step))
 
 
 def crcs_hold(view: memoryview, start: int, end: int) -> bool:

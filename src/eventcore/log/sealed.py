@@ -3,6 +3,8 @@
 A seal tells of damaged ranges, and for each block whether it still is as it was sealed.
 
 Blocks are checked when something in them is first read, and only then. What is found is damage like any other.
+
+A roll that was cut short leaves a segment that others follow and that has no seal: its reserved zeros are its end.
 """
 
 from __future__ import annotations
@@ -11,13 +13,17 @@ from functools import cached_property
 
 import numpy as np
 
+from eventcore import _kernels as kernels
+from eventcore.config import INT32_MAX
 from eventcore.disk import Disk
 from eventcore.errors import CorruptRecord, MappingFault, StorageError
 from eventcore.files import seal as seal_file
 from eventcore.files.damage import DamagedRange
 from eventcore.files.seal import Digest, Seal
-from eventcore.files.segment_file import SegmentFile
+from eventcore.files.segment_file import SegmentFile, only_zeros
 from eventcore.log.verified import Verified
+
+_ROWS = 1024
 
 
 def load(disk: Disk, log: SegmentFile) -> Seal | None:
@@ -70,13 +76,14 @@ class CheckedLog:
 
     disk: Disk
     log: SegmentFile
+    base_offset: int
     next_offset: int
 
     def __init__(self, *, sealed: bool) -> None:
         self.sealed = sealed
         """Whether a seal, if there is one, is about the whole segment."""
         self.seal_is_void = False
-        """There is one, of which no word is true: nor need the other files be what they were."""
+        """There is one, of which no word is true, or the sealing was cut short: the other files may be wrong, too."""
         self._damage: tuple[DamagedRange, ...] = ()
         self._blocks: SealedBlocks | None = None
         self._asked_for_seal = False
@@ -101,12 +108,27 @@ class CheckedLog:
         self._asked_for_seal = True
         seal = load(self.disk, self.log)
         if seal is None:
-            self.seal_is_void = self.disk.exists(self.log.path.with_suffix(".seal"))
+            self.seal_is_void = self._ends_early() or self.disk.exists(self.log.path.with_suffix(".seal"))
             return
         self._blocks = SealedBlocks(seal, self.log)
         self._damage = seal.damage
         if seal.next_offset < self.next_offset:  # the segments between this one and the next are missing
             self._damage += (DamagedRange(seal.size, seal.size, seal.next_offset, self.next_offset),)
+
+    def floor(self, offset: int) -> int:
+        """See `Segment`."""
+        raise NotImplementedError
+
+    def _ends_early(self) -> bool:
+        """Whether there is no batch at the end of the file. Where nothing but zeros is left, they are no part of it."""
+        view, size = self.log.view, self.log.size
+        rows = np.empty((_ROWS, kernels.batch.ROW_SIZE), dtype=np.int64)
+        position, count = self.floor(self.base_offset + INT32_MAX), 1
+        while position < size and count:
+            count, position, _ = kernels.batch.scan(view, position, size, rows.data.cast("B"), False)
+        if position < size and only_zeros(view, position, size):
+            self.log.size = position
+        return position < size
 
     def inspect(self, start: int, end: int) -> None:
         """Check what a batch's CRC does not cover in [start, end) of a sealed log; what is wrong becomes damage."""

@@ -7,10 +7,10 @@ follows the last one, answered if it is one of the last five (rule P1), and refu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from eventcore.clock import Clock
-from eventcore.errors import UsageError
+from eventcore.errors import EventCoreError, UsageError
 from eventcore.format.batch import MAX_SEQUENCE, TRANSACTIONAL, BatchHeader
 from eventcore.log.durability import Durability
 from eventcore.log.ingest import Ingest, TransactionEnd
@@ -31,6 +31,18 @@ class Sequenced(Durability):
 
     def _begin_writing(self) -> None:
         raise NotImplementedError
+
+    def _refuse(self, refused: BaseException, appended: range, wait: bool = True) -> NoReturn:
+        """Raise what ended an append. The batches before that stay: they are acknowledged, and the error names them."""
+        if appended and isinstance(refused, EventCoreError):
+            refused.appended = appended
+        elif appended and hasattr(refused, "add_note"):
+            refused.add_note(f"offsets {appended.start} to {appended.stop - 1} were appended before, and stay")
+        try:
+            if appended:
+                self.acknowledge(appended.stop, wait)
+        finally:
+            raise refused
 
     def append_sequenced(self, items: Sequence[Any], producer: Producer, wait: bool = True) -> BatchInfo:
         """See `Partition.append_sequenced`."""

@@ -53,6 +53,7 @@ class _SegmentCheck:
         self._report = report
         self._epochs = epochs
         self._floor, self._stop = bounds
+        segment.inspect(0, segment.log.size)  # it tells where a segment ends that was never sealed
         self._size = segment.log.size  # the batches below `stop` are there; it may grow
         self._ends: dict[int, tuple[int, int]] = {}
         self._max_timestamp = -1
@@ -71,7 +72,6 @@ class _SegmentCheck:
 
     def _batches(self) -> int:
         segment, next_offset, position = self._segment, self._floor, 0
-        segment.inspect(0, self._size)
         for damage in segment.damage:
             self._problem(damage.position, damage.first_offset, str(segment.damage_error(damage)))
         while position < self._size:
@@ -132,7 +132,7 @@ class _SegmentCheck:
             if timestamp <= previous or known.get(offset, timestamp) != timestamp:
                 self._problem(-1, offset, f"a time index entry of {timestamp} that its batch does not have")
             previous = timestamp
-        if not self._grows and self._max_timestamp > previous:
+        if not self._grows and self._max_timestamp > previous and not self._segment.seal_is_void:
             self._problem(-1, self._segment.base_offset, "the time index lacks the segment's largest timestamp")
 
 

@@ -16,7 +16,7 @@ from copy import copy
 from itertools import pairwise
 
 from eventcore import _kernels as kernels
-from eventcore.errors import ClosedError, EventCoreError, UsageError
+from eventcore.errors import ClosedError, EventCoreError, StorageFenced, UsageError
 from eventcore.files.state_file import StateFile, tail
 from eventcore.log.epochs import EpochCache
 from eventcore.log.local import LocalLog
@@ -73,6 +73,16 @@ class Watermarks:
         end = self.high_watermark
         unstable = self.producer_store.state.first_unstable_offset(end)
         return end if unstable is None else max(min(unstable, end), self.log_start_offset)
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether its storage failed."""
+        return isinstance(self._failure, StorageFenced)
+
+    @property
+    def segment_count(self) -> int:
+        """How many segments are open."""
+        return len(self._local.segments)
 
     @property
     def io(self) -> str:
