@@ -46,7 +46,7 @@ LOG_ORDER = """
     reader
     batches
     local
-    pending_deletes
+    pending_deletes watcher
     segments scan
     segment
     quarantine folder_lock append_lock group_commit subscribers sealed

@@ -137,4 +137,4 @@ def test_closing_while_others_append_hangs_nobody(tmp_path: Path) -> None:
         closer.join(10)
         with ec.open_partition(tmp_path / f"{number}", "r") as r:
             assert r.recovery.clean
-            assert len(r) == p.log_end_offset
+            assert len(r) == p._log.log_end_offset
