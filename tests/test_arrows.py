@@ -47,7 +47,7 @@ LOG_ORDER = """
     reader
     batches
     local
-    pending_deletes
+    pending_deletes watcher
     segments scan
     segment
     quarantine folder_lock group_commit subscribers sealed

@@ -163,4 +163,4 @@ def test_closing_while_others_append_hangs_nobody(tmp_path: Path) -> None:
         closer.join(PATIENCE_S)
         with ec.open_partition(tmp_path / f"{number}", "r") as r:
             assert r.recovery.clean
-            assert len(r) == p.log_end_offset
+            assert len(r) == p._log.log_end_offset

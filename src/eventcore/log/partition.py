@@ -52,7 +52,8 @@ class Partition(Reads):
     def close(self) -> None:
         """Close it. Opened for writing: everything appended is durable on return, and Kafka's tools accept the folder.
 
-        What was read stays valid. Closing twice is fine.
+        What was read stays valid. From then on everything but `path`, `mode`, `config` and `recovery` raises
+        ClosedError, a tail that waits and an iteration that goes on, too; subscribers are told. Closing twice is fine.
         """
         self._log.close()
 

@@ -317,14 +317,14 @@ class PartitionLog(Sequenced, Compaction):
             return
         if self._flusher is not None:
             self._flusher.stop()
-        with self._sync_lock, self._lock, ExitStack() as closing:
+        with ExitStack() as telling, self._sync_lock, self._lock, ExitStack() as closing:
+            telling.callback(self._subscribers.notify)
             closing.callback(self._release)
             closing.callback(self._pending_deletes.remove_all)
             if self._lock.unfinished and self._failure is None:
                 self._cut_short()
             if self._failure is None:
                 self._close_cleanly()
-        self._subscribers.notify()
 
     def _release(self) -> None:
         fenced, self._failure = self._failure is not None, ClosedError("this partition is closed")

@@ -37,6 +37,13 @@ class Ranges:
     def __init__(self, log: PartitionLog | SharedLog) -> None:
         self._log = log
 
+    @property
+    def _opened(self) -> PartitionLog | SharedLog:
+        """The log. Raises ClosedError once it was closed, whichever kind it is."""
+        log = self._log
+        log.check_open()
+        return log
+
     def read(
         self, offset: int | None = None, stop: int | None = None, *, isolation: Isolation = "read_uncommitted"
     ) -> Iterator[Record]:
@@ -145,7 +152,11 @@ class Ranges:
     def since(self) -> int:
         """Truncations so far. Taken before the log's end is, it tells whether what is read up to there was there."""
         _ = self._log.segments  # a reader finds its writer first
-        return self._log.truncations()
+        return self.truncations()
+
+    def truncations(self) -> int:
+        """How often the log was truncated, as far as the state page tells, which its writers leave to each other."""
+        return self._opened.truncations()
 
     def chunks(
         self, start: int, stop: int, committed: bool = False, since: int | None = None
@@ -172,7 +183,7 @@ class Ranges:
         """What is read inside is right only if the log was not truncated meanwhile: `check` before handing it out."""
 
         def check() -> None:
-            if self._log.truncations() != since:
+            if self.truncations() != since:
                 raise LogTruncated("the log was truncated while it was read")
 
         try:
@@ -191,7 +202,8 @@ class Ranges:
 
     def end(self, committed: bool = False) -> int:
         """The end of what may be read now."""
-        return self._log.last_stable_offset if committed else self._log.high_watermark
+        log = self._opened
+        return log.last_stable_offset if committed else log.high_watermark
 
     def columns(
         self,

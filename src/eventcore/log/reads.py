@@ -58,45 +58,45 @@ class Reads(Ranges):
     @property
     def io(self) -> str:
         """How the log is written: `mmap`, or `pwrite` where the file system cannot reserve blocks; "" by nobody now."""
-        return self._log.io
+        return self._opened.io
 
     @property
     def log_start_offset(self) -> int:
         """The first offset that may be read."""
-        return self._log.log_start_offset
+        return self._opened.log_start_offset
 
     @property
     def log_end_offset(self) -> int:
         """The offset the next record gets; what lies between it and the high watermark is not yet readable."""
-        return self._log.log_end_offset
+        return self._opened.log_end_offset
 
     @property
     def high_watermark(self) -> int:
         """The end of what may be read: with `fsync="always"` what is durable, else the log end."""
-        return self._log.high_watermark
+        return self._opened.high_watermark
 
     @property
     def last_stable_offset(self) -> int:
         """The end of what readers of committed data may read: the first record of the oldest open transaction."""
-        return self._log.last_stable_offset
+        return self._opened.last_stable_offset
 
     @property
     def durable_offset(self) -> int:
         """Everything below survives a power cut."""
-        return self._log.durable_offset
+        return self._opened.durable_offset
 
     @property
     def leader_epoch(self) -> int:
         """The epoch that appended batches carry."""
-        return self._log.leader_epoch
+        return self._opened.leader_epoch
 
     def producers(self) -> list[Producer]:
         """The idempotent and transactional producers this partition knows."""
-        return list(self._log.producer_store.state)
+        return list(self._opened.producer_store.state)
 
     def producer(self, producer_id: int) -> Producer | None:
         """What this partition knows of one producer."""
-        return self._log.producer_store.state.table.find(producer_id)
+        return self._opened.producer_store.state.table.find(producer_id)
 
     @property
     def segments(self) -> SegmentList:
@@ -174,30 +174,27 @@ class Reads(Ranges):
         log = self._log
         if isinstance(log, SharedLog):
             return log.standing()
-        return Standing(log.state.page, log.state.load(state_words.GENERATION), log.segments, lambda: log.segments)
-
-    def truncations(self) -> int:
-        """How often the log was truncated, as far as the state page tells, which its writers leave to each other."""
-        return self._log.truncations()
+        return Standing(log.state.page, log.state.load(state_words.GENERATION), log.segments, log.check_open)
 
     def truncated_to(self) -> int:
         """Where the latest truncation made the log end; -1 while that is just being written."""
-        return self._log.truncated_to()
+        return self._opened.truncated_to()
 
     def signal(self) -> int:
         """Read it, look at the log, then `wait` for it to change."""
-        return self._log.state.signal() if isinstance(self._log, PartitionLog) else self._log.signal()
+        log = self._opened
+        return log.state.signal() if isinstance(log, PartitionLog) else log.signal()
 
     def wait(self, seen: int, timeout_s: float) -> bool:
         """Sleep until something was published since `signal` gave `seen`, at most `timeout_s` seconds."""
-        log = self._log
+        log = self._opened
         return log.state.wait(seen, timeout_s) if isinstance(log, PartitionLog) else log.wait(seen, timeout_s)
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback()` after the high watermark moves, from the thread that moved it (or, for mode `r`, from a
         thread of this handle). It must not block. Returns a function that ends the subscription.
         """
-        return self._log.subscribe(callback)
+        return self._opened.subscribe(callback)
 
     def fetch(
         self, offset: int, max_bytes: int = 1 << 20, *, isolation: Isolation = "read_uncommitted"
@@ -249,11 +246,11 @@ class Reads(Ranges):
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEndOffset:
         """The largest known epoch ≤ `epoch`, and the offset where it ended (KIP-320); (-1, -1) if unknown."""
-        return self._log.epochs.end_offset_for(epoch, self.log_end_offset)
+        return self._opened.epochs.end_offset_for(epoch, self.log_end_offset)
 
     def epoch_at(self, offset: int) -> int:
         """The leader epoch that wrote the record at `offset`; -1 if it is older than all known ones."""
-        return self._log.epochs.epoch_at(offset)
+        return self._opened.epochs.epoch_at(offset)
 
     def _verified(self) -> verify.VerifyReport:
         end = self.log_end_offset  # first: the segments that are looked up later have all that lies below it

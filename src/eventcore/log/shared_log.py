@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -26,9 +27,9 @@ from eventcore.log.folder_lock import LOCK_NAME
 from eventcore.log.producer_store import ProducerStore
 from eventcore.log.recovery import RecoveryReport
 from eventcore.log.segments import SegmentList
-from eventcore.log.subscribers import Subscribers
 from eventcore.log.tailing import Standing
 from eventcore.log.unattended import Unattended
+from eventcore.log.watcher import Watcher
 
 _POLL_S = 0.5
 _SETTLE_S = 0.001
@@ -55,8 +56,8 @@ class SharedLog:
         self._lock = threading.RLock()  # the collector may run a finalizer inside, which may read here
         self._closed = False
         self._pid = os.getpid()
-        self._subscribers = Subscribers()
-        self._watcher: threading.Thread | None = None
+        self._watcher = Watcher(self)
+        self._is_known = False
         self._state: StateFile | None = None
         self._segments = SegmentList([])
         self._epochs: EpochCache | None = None
@@ -69,7 +70,11 @@ class SharedLog:
         self._load()
 
     def _load(self) -> None:
-        """Look at the folder anew, until it does not change meanwhile: writer, segments, end."""
+        """Look at the folder anew, until it does not change meanwhile: writer, segments, end.
+
+        If it fails half-way, what was there before is not known any more: the next one has to look again.
+        """
+        self._is_known = False
         self.points.forget()
         while True:
             self._changed_ns = self.disk.changed_ns(self.folder)
@@ -83,6 +88,7 @@ class SharedLog:
                     raise
                 continue
             if self._still(self._generation):
+                self._is_known = True
                 return
 
     def _settled_generation(self) -> int:
@@ -105,8 +111,9 @@ class SharedLog:
         if self._state is None:
             self._take(unattended.look(self.disk, self.folder, self.config))
         else:
-            self._segments = unattended.open_segments(self.disk, self.folder, self.config)
-            self._segments.active.log.size = 0
+            segments = unattended.open_segments(self.disk, self.folder, self.config)
+            segments.active.log.size = 0
+            self._segments = segments
 
     def _take(self, found: Unattended) -> None:
         self._segments, self._static_end, self.report = found.segments, found.end, found.report
@@ -132,7 +139,8 @@ class SharedLog:
         """How many segments are open."""
         return len(self._segments)
 
-    def _check_usable(self) -> None:
+    def check_open(self) -> None:
+        """Raise ClosedError once it was closed, and in a fork's child."""
         if self._closed:
             raise ClosedError("this partition is closed")
         if os.getpid() != self._pid:
@@ -140,17 +148,23 @@ class SharedLog:
 
     def _refresh(self) -> StateFile | None:
         """Follow the writer: a new one, a roll, a truncation, more batches."""
-        self._check_usable()  # in a fork's child somebody may hold the lock for ever
+        return self._seen()[0]
+
+    def _seen(self) -> tuple[StateFile | None, SegmentList]:
+        """The page of the living writer, and the segments. Another thread may be at the next look already, which has
+        segments whose end it does not know yet.
+        """
+        self.check_open()  # in a fork's child somebody may hold the lock for ever
         with self._lock:
-            self._check_usable()
+            self.check_open()
             try:
-                return self._follow()
+                return self._follow(), self._segments
             except (IndexError, ValueError, StorageError):
-                self._check_usable()  # a finalizer that ran inside has closed it
+                self.check_open()  # a finalizer that ran inside has closed it
                 raise
 
     def _follow(self) -> StateFile | None:
-        if self._state is None and self._has_changed():
+        if not self._is_known or (self._state is None and self._has_changed()):
             self._load()
         while (state := self._state) is not None:
             if not self._still(self._generation):
@@ -163,7 +177,7 @@ class SharedLog:
 
     def _last_page(self) -> StateFile | None:
         """The page of the living writer, or of the last one: whoever comes next writes it, too."""
-        self._check_usable()
+        self.check_open()
         if self._state is None and self._left is None and self._has_changed():
             self._refresh()
         return self._state or self._left
@@ -177,20 +191,17 @@ class SharedLog:
     @property
     def segments(self) -> SegmentList:
         """The segments up to the high watermark."""
-        self._refresh()
-        found = self._segments  # before the check: a close says so first, and lets go of them then
-        self._check_usable()
-        return found
+        return self._seen()[1]
 
     def standing(self) -> Standing | None:
         """See there; the generation is the one that the segments were found at."""
         self._refresh()
         with self._lock:
-            self._check_usable()
+            self.check_open()
             state = self._state
             if state is None:
                 return None
-            return Standing(state.page, self._generation, self._segments, self._check_usable)
+            return Standing(state.page, self._generation, self._segments, self.check_open)
 
     def watch_points(self) -> tuple[int, SegmentList]:
         """See `PartitionLog`. Where nobody writes, the page that the last writer left tells of the next one, which
@@ -198,7 +209,7 @@ class SharedLog:
         """
         self._refresh()
         with self._lock:
-            self._check_usable()
+            self.check_open()
             state, segments = self._state, self._segments
             if state is not None:
                 return self.points.watch(state.page, self._generation, state.load(tail.TRUNCATIONS)), segments
@@ -241,7 +252,7 @@ class SharedLog:
     def log_start_offset(self) -> int:
         """The first offset that may be read."""
         state, segments = self._state, self._segments
-        self._check_usable()
+        self.check_open()
         if state is None:
             return self._static_start
         return max(state.load(tail.LOG_START), segments.first.base_offset)
@@ -311,31 +322,24 @@ class SharedLog:
         state = self._refresh()
         if state is not None:
             return state.wait(seen, min(timeout_s, _POLL_S * 2))
-        threading.Event().wait(min(timeout_s, _POLL_S))
+        _sleep(timeout_s)
         return False
+
+    def pause(self) -> Callable[[float], object]:
+        """See `Watched`."""
+        state = self._refresh()
+        return _sleep if state is None else partial(state.wait, state.signal())
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` from a thread of this handle after the high watermark moves; returns what ends that."""
-        unsubscribe = self._subscribers.add(callback)
-        if self._watcher is None:
-            self._watcher = threading.Thread(target=self._watch, name="eventcore-watch", daemon=True)
-            self._watcher.start()
-        return unsubscribe
+        self.check_open()
+        return partial(self._unsubscribe, self._watcher.add(callback))  # who can leave keeps the log
 
-    def _watch(self) -> None:
-        seen_end = -1
-        while not self._closed:
-            try:
-                signal, end = self.signal(), self.high_watermark
-                if end != seen_end:
-                    seen_end = end
-                    self._subscribers.notify()
-                self.wait(signal, _POLL_S * 2)
-            except ClosedError:
-                return
+    def _unsubscribe(self, leave: Callable[[], None]) -> None:
+        leave()
 
     def close(self) -> None:
-        """Let go of all files; records and buffers that are out stay valid."""
+        """Let go of all files, and tell subscribers; records and buffers that are out stay valid."""
         with self._lock:
             self._closed = True
             self.points.close()
@@ -346,3 +350,8 @@ class SharedLog:
             for page in (self._state, self._left):
                 if page is not None:
                     page.close()
+        self._watcher.subscribers.notify()
+
+
+def _sleep(timeout_s: float) -> None:
+    threading.Event().wait(min(timeout_s, _POLL_S))

@@ -47,10 +47,14 @@ class Watermarks:
     def segments(self) -> SegmentList:
         """The segments now; the list does not change under a reader. Raises ClosedError."""
         found = self._local.segments  # before the check: a close says so first, and lets go of them then
+        self.check_open()
+        return found
+
+    def check_open(self) -> None:
+        """Raise ClosedError once it was closed for good, and in a fork's child. A fenced log can still be read."""
         is_over = isinstance(self._failure, ClosedError) and not self._local.keeps_segments
         if is_over or os.getpid() != self._pid:
             self._check_usable()
-        return found
 
     @property
     def log_end_offset(self) -> int:

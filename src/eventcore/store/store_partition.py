@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -75,6 +75,8 @@ class StorePartition(Partition):
         self.touched = False
         self._logs = logs
         self._subscribers = Subscribers()
+        self._leave_log: Callable[[], None] | None = None
+        """Ends the one subscription that this object has with the log, while it has some of its own."""
         self._current: Log | None = None
         self._cleaned_to = 0
         self._append = self._append_all = decline
@@ -104,8 +106,12 @@ class StorePartition(Partition):
         self._append_sequenced = appender.append_sequenced if appender else decline_sequenced
         self._commit = appender.commit if appender else decline
         self._point = log.points.get if log is not None else _unknown
-        if log is not None and self.is_watched:
-            log.subscribe(self._subscribers.notify)
+        if log is not None:
+            leave, self._leave_log = self._leave_log, None
+            if leave is not None:
+                leave()
+            if self.is_watched:
+                self._leave_log = log.subscribe(self._subscribers.notify)
 
     @property
     def is_watched(self) -> bool:
@@ -139,11 +145,19 @@ class StorePartition(Partition):
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Partition.subscribe`. While there is a callback, its files stay open."""
         with self.opening:
-            is_first = not self.is_watched
-            unsubscribe = self._subscribers.add(callback)
-            if is_first:
-                self._log.subscribe(self._subscribers.notify)
-        return unsubscribe
+            leave = self._subscribers.add(callback)
+            log = self._log
+            if self._leave_log is None:
+                self._leave_log = log.subscribe(self._subscribers.notify)
+        return partial(self._unsubscribe, leave)
+
+    def _unsubscribe(self, leave: Callable[[], None]) -> None:
+        with self.opening:
+            leave()
+            leave_log = self._leave_log
+            if leave_log is not None and not self.is_watched:
+                self._leave_log = None
+                leave_log()
 
     def notify(self) -> None:
         """Wake those who wait for news."""
