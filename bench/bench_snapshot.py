@@ -165,7 +165,7 @@ def snapshots_meanwhile(store: ec.Store, place: Path) -> Iterator[list[int]]:
     stop, taken = threading.Event(), [0]
 
     def work() -> None:
-        while not stop.is_set():
+        while not taken[0] or not stop.is_set():
             shutil.rmtree(place, ignore_errors=True)
             store.snapshot(place)
             taken[0] += 1
@@ -181,7 +181,7 @@ def snapshots_meanwhile(store: ec.Store, place: Path) -> Iterator[list[int]]:
 
 def append_p99(partition: ec.Partition, seconds: float) -> float:
     times, end = [], perf_counter() + seconds
-    while perf_counter() < end:
+    while not times or perf_counter() < end:
         for _ in range(100):
             start = perf_counter()
             partition.append(b"v" * 100, b"key")

@@ -14,9 +14,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.judges import kinds_of
 from tests.scale import DEPTH, SEED
@@ -26,8 +27,10 @@ JUDGES = ("interop", "mounts", "nightly", "realdata", "s3", "sampled")
 NIGHTLY = os.environ.get("EVENTCORE_NIGHTLY") == "1"
 
 # A verdict must not depend on luck: new examples are looked for at night, and what they find becomes a named one.
-settings.register_profile("the same each time", derandomize=True, database=None, deadline=None)
-settings.register_profile("new each time", database=None, deadline=None, print_blob=True)
+# Neither on how long it takes to think examples up.
+UNTIMED: Any = {"database": None, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("the same each time", derandomize=True, **UNTIMED)
+settings.register_profile("new each time", print_blob=True, **UNTIMED)
 settings.load_profile("new each time" if NIGHTLY else "the same each time")
 
 

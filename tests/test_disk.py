@@ -69,7 +69,7 @@ def test_a_symbolic_link_is_not_followed(disk: Disk, path: Path, tmp_path: Path)
             disk.open(path, write=write, create=write)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(120)
 def test_a_pipe_or_a_folder_is_refused_without_waiting(
     disk: Disk, path: Path, tmp_path: Path, count_descriptors: Callable[[], int]
 ) -> None:

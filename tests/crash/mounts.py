@@ -10,16 +10,20 @@ fails no test. Where mounting is impossible the test is skipped, and the reason 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+_PATIENCE_S = 60.0
+_BUSY = re.compile(r"is busy|resource busy|temporarily unavailable|(free|unused) loop", re.IGNORECASE)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -36,10 +40,20 @@ def run(*command: str | Path) -> None:
     program = shutil.which(str(command[0]), path=_PATH)
     if program is None:
         pytest.skip(f"there is no `{command[0]}` here")
-    done = subprocess.run([program, *map(str, command[1:])], capture_output=True, text=True)
+    done = patiently(program, *command[1:])
     if done.returncode:
         line = " ".join(map(str, command))
         pytest.skip(f"`{line}` failed with {done.returncode}: {done.stderr.strip()}")
+
+
+def patiently(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a tool, again and again while a loop device or a mount is busy: another process may be at it."""
+    latest = time.monotonic() + _PATIENCE_S
+    while True:
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        if not (done.returncode and _BUSY.search(done.stderr)) or time.monotonic() > latest:
+            return done
+        time.sleep(0.1)
 
 
 @contextmanager

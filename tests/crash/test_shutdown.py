@@ -24,7 +24,7 @@ import pytest
 
 import eventcore as ec
 from tests.crash.killing import value_of
-from tests.crash.mounts import need_root
+from tests.crash.mounts import need_root, patiently
 from tests.scale import DEPTH, seeded
 
 _SHUTDOWN = 0x8004587D
@@ -34,7 +34,7 @@ CYCLES = [pytest.param(6, marks=pytest.mark.sampled), pytest.param(200 * DEPTH, 
 
 
 def command(*arguments: str | Path) -> None:
-    done = subprocess.run([str(argument) for argument in arguments], capture_output=True, text=True, check=False)
+    done = patiently(*arguments)
     if done.returncode:
         raise OSError(f"{arguments[0]}: {done.stderr.strip()}")
 

@@ -138,7 +138,7 @@ def test_a_throttle_keeps_its_rate_and_saves_up_a_second() -> None:
         throttle(1)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_an_older_checkpoint_of_the_store_does_not_make_compaction_endless(open_store: OpenStore, folder: Path) -> None:
     with open_store() as store:
         fill(store.create_topic("t", config={"cleanup.policy": "compact"})[0], 3)

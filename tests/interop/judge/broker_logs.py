@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eventcore.disk import Disk
+from eventcore.files import checkpoint
+
 from .broker import Broker, Message, send_all
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -152,11 +155,18 @@ def _write_compacted(broker: Broker) -> None:
     messages = [m for m in sample(1000) if m.key is not None]
     broker.produce(COMPACTED, messages, at_once=20)
     deadline = time.monotonic() + _CLEANING_TIMEOUT_S
-    while len(broker.consume(COMPACTED)) > len(messages) // 2:
+    while len(broker.consume(COMPACTED)) > len(messages) // 2 or not _is_clean(broker):
         if time.monotonic() > deadline:
             raise AssertionError("the broker did not compact its topic in time")
         time.sleep(0.5)
-    time.sleep(2)  # a second pass may still be under way; it ends before the broker does
+
+
+def _is_clean(broker: Broker) -> bool:
+    """Whether all but the active segment is compacted: then no pass is under way, and none comes any more."""
+    active = max(int(path.stem) for path in (broker.data / f"{COMPACTED}-0").glob("*.log"))
+    path = broker.data / "cleaner-offset-checkpoint"
+    cleaned = checkpoint.read_offsets(Disk(), path) if path.exists() else {}
+    return cleaned.get((COMPACTED, 0), -1) >= active
 
 
 def _to_json(message: Message) -> list[Any]:
