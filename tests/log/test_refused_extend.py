@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +104,43 @@ def test_batches_of_a_leader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert caught.value.appended == range(2)
 
 
-def test_a_sync_that_fails_then_does_not_hide_why_it_was_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sync_that_fails_then_is_told_and_why_it_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     partition = ec.open_partition(tmp_path / "events-0", config=CONFIG)
     partition.append(b"first")
     with monkeypatch.context() as patch:
         patch.setattr("eventcore.disk.Disk.sync", lambda *_: (_ for _ in ()).throw(ec.StorageError("no disk")))
-        with pytest.raises(ec.RecordTooLarge) as caught:
+        with pytest.raises(ec.StorageFenced) as caught:
             partition.extend([*GOOD, TOO_LARGE])
-    assert isinstance(caught.value.__context__, ec.StorageFenced)
+    refused = caught.value.__cause__
+    assert isinstance(refused, ec.RecordTooLarge)
+    assert not refused.appended, "they are not acknowledged"
     with pytest.raises(ec.StorageFenced):
         partition.append(b"more")
     partition.close()
+
+
+@pytest.mark.parametrize("fsync", ["always", "never"])
+def test_nobody_keeps_the_error_nor_what_it_holds(tmp_path: Path, fsync: Any) -> None:
+    """A deleted segment's space is free again when its last map is gone: not only after a garbage collection."""
+    with ec.open_partition(tmp_path / "events-0", "rw", fsync, CONFIG) as partition:
+        refused = (
+            lambda: partition.append(TOO_LARGE),
+            lambda: partition.extend([*GOOD, TOO_LARGE]),
+            lambda: partition.append(b"x", expected_offset=77),
+            lambda: partition.append_batches(b"x" * 100, "replica"),
+        )
+        gc.collect()
+        gc.disable()
+        try:
+            before = living_errors()
+            for act in refused:
+                with suppress(ec.EventCoreError):
+                    act()
+                    raise AssertionError("it was not refused")
+            assert [error for error in living_errors() if error not in before] == []
+        finally:
+            gc.enable()
+
+
+def living_errors() -> list[ec.EventCoreError]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, ec.EventCoreError)]

@@ -151,43 +151,47 @@ class PartitionLog(Sequenced, Compaction):
         Where a later batch is refused the earlier ones stay, as durable; the error's `appended` names them.
         """
         self._refuse_nested()
-        with self._lock:
-            self._check_whole()
-            first = self.log_end_offset
-            if expected_offset is not None and expected_offset != first:
-                raise OffsetMismatch(f"expected offset {expected_offset}, the log ends at {first}")
-            self._begin_writing()
-            if self.epochs.latest != self._leader_epoch:
-                self.epochs.assign(self._leader_epoch, first)
-            shown, refused = False, None
-            try:
-                shown = self._writer.write(items, self._leader_epoch, atomic=atomic, producer=producer)
-            except BaseException as error:
-                refused = error
-            if not shown:
-                self._publish()
-            end = self.log_end_offset
-        if refused is not None:
-            self._refuse(refused, range(first, end), wait)
+        first = end = 0
+        try:
+            with self._lock:
+                self._check_whole()
+                first = end = self.log_end_offset
+                if expected_offset is not None and expected_offset != first:
+                    raise OffsetMismatch(f"expected offset {expected_offset}, the log ends at {first}")
+                self._begin_writing()
+                if self.epochs.latest != self._leader_epoch:
+                    self.epochs.assign(self._leader_epoch, first)
+                shown = False
+                try:
+                    shown = self._writer.write(items, self._leader_epoch, atomic=atomic, producer=producer)
+                finally:
+                    if not shown:
+                        self._publish()
+                    end = self.log_end_offset
+        except BaseException as refused:
+            self._acknowledge_before(refused, range(first, end), wait)
+            raise
         self.acknowledge(end, wait)
         return range(first, end)
 
     def append_encoded(self, data: memoryview, origin: str) -> BatchInfo:
         """See `Ingest.append`."""
         self._refuse_nested()
-        with self._lock:
-            self._check_whole()
-            self._begin_writing()
-            first, refused = self.log_end_offset, None
-            try:
-                info = self._ingest.append(data, origin, self._leader_epoch, self._local)
-                self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
-            except BaseException as error:
-                refused = error
-            self._publish()
-            end = self.log_end_offset
-        if refused is not None:
-            self._refuse(refused, range(first, end))
+        first = end = 0
+        try:
+            with self._lock:
+                self._check_whole()
+                self._begin_writing()
+                first = end = self.log_end_offset
+                try:
+                    info = self._ingest.append(data, origin, self._leader_epoch, self._local)
+                    self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
+                finally:
+                    self._publish()
+                    end = self.log_end_offset
+        except BaseException as refused:
+            self._acknowledge_before(refused, range(first, end))
+            raise
         self.acknowledge(end)
         return info
 

@@ -7,10 +7,10 @@ follows the last one, answered if it is one of the last five (rule P1), and refu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from eventcore.clock import Clock
-from eventcore.errors import EventCoreError, UsageError
+from eventcore.errors import EventCoreError, StorageError, UsageError
 from eventcore.format.batch import MAX_SEQUENCE, TRANSACTIONAL, BatchHeader
 from eventcore.log.durability import Durability
 from eventcore.log.ingest import Ingest, TransactionEnd
@@ -32,17 +32,24 @@ class Sequenced(Durability):
     def _begin_writing(self) -> None:
         raise NotImplementedError
 
-    def _refuse(self, refused: BaseException, appended: range, wait: bool = True) -> NoReturn:
-        """Raise what ended an append. The batches before that stay: they are acknowledged, and the error names them."""
-        if appended and isinstance(refused, EventCoreError):
-            refused.appended = appended
-        elif appended and hasattr(refused, "add_note"):
-            refused.add_note(f"offsets {appended.start} to {appended.stop - 1} were appended before, and stay")
+    def _acknowledge_before(self, refused: BaseException, appended: range, wait: bool = True) -> None:
+        """What ended an append is going to be raised: the batches before that stay, acknowledged; the error names them.
+
+        Raises StorageFenced from it where they cannot be. Nobody keeps a reference to the error: through its traceback
+        it holds the segment, and with that the space of a file that is deleted.
+        """
+        if not appended:
+            return
         try:
-            if appended:
-                self.acknowledge(appended.stop, wait)
-        finally:
-            raise refused
+            self.acknowledge(appended.stop, wait)
+        except StorageError as error:
+            if isinstance(refused, Exception):
+                raise error from refused
+            return  # Ctrl-C, and whoever comes next is told
+        if isinstance(refused, EventCoreError):
+            refused.appended = appended
+        elif hasattr(refused, "add_note"):
+            refused.add_note(f"offsets {appended.start} to {appended.stop - 1} were appended before, and stay")
 
     def append_sequenced(self, items: Sequence[Any], producer: Producer, wait: bool = True) -> BatchInfo:
         """See `Partition.append_sequenced`."""
