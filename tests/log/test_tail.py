@@ -273,6 +273,7 @@ def test_committed_readers_wait_for_the_marker(open_log: Open, mode: str, spin: 
     p.append(b"2")
     assert [next(every).value, next(every).value] == [b"1", b"2"]
     assert list(briefly) == []
+    briefly = reader.tail(briefly.position, timeout=0.2, spin=spin, isolation="read_committed")
     timer = later(lambda: p.append_batches(marker(control.COMMIT, 3, 7, 0), "replica"))
     assert [next(committed).value, next(committed).value] == [b"1", b"2"]
     timer.join()
@@ -331,9 +332,11 @@ def test_a_timeout_ends_spinning_too(open_log: Open, mode: str, spin: float, tim
     """If it did not, this test would not end."""
     p = open_log()
     p.append(b"a")
-    follow = reader_of(p, open_log, mode).tail(0, timeout=timeout, spin=spin)
+    reader = reader_of(p, open_log, mode)
+    follow = reader.tail(0, timeout=timeout, spin=spin)
     assert [record.value for record in follow] == [b"a"]
     assert list(follow) == []
+    follow = reader.tail(follow.position, timeout=timeout, spin=spin)
     p.append_batches(batch([b"b"], codec=4))
     assert [record.value for record in follow] == [b"b"], "what is there comes, whatever the timeout"
 
@@ -381,7 +384,7 @@ def test_a_forks_child_is_refused(open_log: Open, mode: str) -> None:
     p = open_log()
     p.append(b"a")
     follow = reader_of(p, open_log, mode).tail(0, timeout=0.1)
-    assert len(list(follow)) == 1
+    assert next(follow).value == b"a"
     p.append(b"b")
     pid = os.fork()
     if pid == 0:

@@ -158,9 +158,10 @@ class Reads(Ranges):
         """Follow the log from `offset` (default: its end now), waiting for more; for `for` and `async for`.
 
         It sleeps until something is published, in this process or another. With a `timeout` in seconds it ends
-        once nothing has come for that long. `spin`: so many seconds of each wait it looks without a pause before it
-        sleeps. A record then arrives in about a microsecond instead of the tens that a wake-up takes, at the price of
-        a processor. `async for` never spins.
+        once nothing has come for that long, and stays so: another tail goes on from its `position`.
+
+        `spin`: so many seconds of each wait it looks without a pause before it sleeps. A record then arrives in about a
+        microsecond instead of the tens that a wake-up takes, at the price of a processor. `async for` never spins.
         """
         committed = is_committed(isolation)
         if not isinstance(spin, (int, float)) or not spin >= 0:

@@ -10,10 +10,11 @@ follower is placed behind it.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol
 
 from eventcore import _kernels as kernels
@@ -27,6 +28,8 @@ from eventcore.types import Record
 _SLICE_S = 1.0
 """After so long a sleep it is asked whether the handle is still open."""
 _GLANCES = 1000
+_TURN = 128
+"""After so many records in a row other tasks of the loop get their turn."""
 _PLACINGS = 3
 """Followers without a record until one sleeps on the slow way: nobody may be writing, or it changes too often."""
 
@@ -78,9 +81,11 @@ class Followable(Truncatable, Protocol):
 class Tail(Iterator[Record], AsyncIterator[Record]):
     """An endless iterator, for `for` and for `async for`.
 
-    With a `timeout` (seconds) it ends once nothing has come for that long. `position` is the next offset it will look
-    at. A truncation below it raises LogTruncated, once: going on then reads from where the log was cut. It can be used
-    by one consumer at a time. `spin`: see `Partition.tail`.
+    With a `timeout` (seconds) it ends once nothing has come for that long; what has ended stays so, and another tail
+    goes on from its `position`: the next offset that it would have looked at. A truncation below that raises
+    LogTruncated, once: going on then reads from where the log was cut. After any other error, a cancellation or an
+    interrupt, too, one goes on with what was not handed out yet. It can be used by one consumer at a time. `spin`: see
+    `Partition.tail`.
     """
 
     def __init__(
@@ -103,6 +108,11 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
         self._placed = 0
         self._check_open: Callable[[], object] = lambda: None
         self._truncations = since
+        self._halfway = False
+        """A look did not come to its end: nothing that it left counts but `position`, and what is ready."""
+        self._aside: _Aside | None = None
+        self._in_a_row = 0
+        self._ended = False
         self.position = offset
 
     def __iter__(self) -> Tail:
@@ -111,24 +121,37 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
     def __next__(self) -> Record:
         if not self._ready:
             self._wait()
-        record = self._ready.popleft()
-        self.position = record.offset + 1
-        return record
+        before = self.position
+        try:
+            record = self._ready.popleft()
+            self.position = record.offset + 1
+            return record
+        except BaseException:  # an interrupt: nobody got it
+            self._halfway, self.position = True, before
+            self._ready.clear()
+            raise
 
     def _wait(self) -> None:
         """Until there is something to hand out. Raises StopIteration when the timeout is over."""
+        if self._ended:
+            raise StopIteration
+        if self._aside is not None:
+            self._aside.wait()
+            if self._settle():
+                return
         began = now = time.monotonic()
         left = self._left(0)
         while not self._look(began + self._spin - now, left):
             now = time.monotonic()
             left = self._left(now - began)
             if left <= 0:
+                self._ended = True
                 raise StopIteration
             if self._follower is None and self._placed >= _PLACINGS:
-                self._placed = 0
                 seen = self._log.signal()
-                if self._fill():
+                if self._look():
                     return
+                self._placed = 0
                 self._log.wait(seen, left)
 
     def _left(self, waited_s: float) -> float:
@@ -136,24 +159,43 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
 
     def _look(self, spin_s: float = 0.0, wait_s: float = 0.0) -> bool:
         """Decode the next records that are visible, if any; a follower waits for them."""
-        if self._follower is None:
-            if self._next_chunk():
-                return True
-            if self._placed < _PLACINGS:
-                self._placed += 1
-                self._follower = self._place()
+        if self._halfway:
+            self._chunks, self._bound, self._follower = iter(()), self.position, None
+        self._halfway = True
         if self._follower is not None:
-            self._check_open()
-            found = self._follower.follow(CHUNK, int(min(spin_s, wait_s) * 1e9), int(wait_s * 1e9))
-            if found:  # from here on every call counts: somebody is waiting for it
-                self._ready.extend(found)
-                self._bound = self._follower.next_offset
-                self._placed = 0
-                return True
-            if found is not None:
-                return False
-            self._follower = None
+            found = self._follow(self._follower, spin_s, wait_s)
+            if found is None:
+                found = self._fill()
+        else:
+            found = self._begin(spin_s, wait_s)
+        self._halfway = False
+        return found
+
+    def _begin(self, spin_s: float, wait_s: float) -> bool:
+        if self._next_chunk():
+            return True
+        if self._placed < _PLACINGS:
+            self._placed += 1
+            self._follower = self._place()
+            if self._follower is not None:
+                found = self._follow(self._follower, spin_s, wait_s)
+                if found is not None:
+                    return found
         return self._fill()
+
+    def _follow(self, follower: kernels.follow.Follower, spin_s: float, wait_s: float) -> bool | None:
+        """Whether it found something; None if one has to look the slow way, and to place another one."""
+        self._check_open()
+        found = follower.follow(CHUNK, int(min(spin_s, wait_s) * 1e9), int(wait_s * 1e9))
+        if found:  # from here on every call counts: somebody is waiting for it
+            self._ready.extend(found)
+            self._bound = follower.next_offset
+            self._placed = 0
+            return True
+        if found is not None:
+            return False
+        self._follower = None
+        return None
 
     def _place(self) -> kernels.follow.Follower | None:
         """A follower at `_bound`, which is the end of what is there, if it can stand there."""
@@ -180,28 +222,6 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
             )
         return None
 
-    def __aiter__(self) -> Tail:
-        return self
-
-    async def __anext__(self) -> Record:
-        loop = asyncio.get_running_loop()
-        moved = asyncio.Event()
-        unsubscribe: Callable[[], None] | None = None
-        try:
-            while not self._ready and not self._look():
-                if unsubscribe is None:
-                    unsubscribe = self._log.subscribe(lambda: _set_soon(loop, moved))
-                    continue  # what came between the look and the subscription would not wake us
-                try:
-                    await asyncio.wait_for(moved.wait(), self._timeout)
-                except asyncio.TimeoutError:
-                    raise StopAsyncIteration from None
-                moved.clear()
-        finally:
-            if unsubscribe is not None:
-                unsubscribe()
-        return next(self)
-
     def _fill(self) -> bool:
         """The slow way: decode the next records that are visible, if any."""
         while not self._next_chunk():
@@ -227,13 +247,95 @@ class Tail(Iterator[Record], AsyncIterator[Record]):
 
     def _after_truncation(self) -> None:
         """Go on if what was handed out still stands. Of several truncations only the last is known."""
-        before, passed = self._truncations, self.position
-        self._truncations, cut = latest_truncation(self._log)
-        is_harmless = self._truncations == before + 1 and cut >= passed
-        self.position = passed if is_harmless else min(passed, cut)
-        self._chunks, self._bound = iter(()), self.position
-        if not is_harmless:
-            raise LogTruncated(f"the log was truncated to offset {cut}; {passed} was the next one to be read")
+        passed, (count, cut) = self.position, latest_truncation(self._log)
+        news = None
+        if count != self._truncations + 1 or cut < passed:
+            news = LogTruncated(f"the log was truncated to offset {cut}; {passed} was the next one to be read")
+        start = passed if news is None else min(passed, cut)
+        self._chunks, self._bound = iter(()), start
+        self.position, self._truncations = start, count  # no call from here on: an interrupt must not take the news
+        if news is not None:
+            raise news
+
+    # -- in a loop ---------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Tail:
+        return self
+
+    async def __anext__(self) -> Record:
+        self._in_a_row += 1
+        if self._in_a_row >= _TURN:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
+        if not self._ready:
+            await self._wait_in_loop(asyncio.get_running_loop())
+        return next(self)
+
+    async def _wait_in_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._ended:
+            raise StopAsyncIteration
+        if self._aside is not None:
+            await loop.run_in_executor(None, self._aside.wait)
+            if self._settle():
+                return
+        moved, is_over = asyncio.Event(), asyncio.Event()
+        with ExitStack() as leaving:
+            if self._timeout is not None:
+                leaving.callback(loop.call_later(self._timeout, _ring, moved, is_over).cancel)
+            is_subscribed = False
+            while not await self._look_in_loop(loop):
+                if not is_subscribed:
+                    leaving.callback(self._log.subscribe(lambda: _ring_soon(loop, moved)))
+                    is_subscribed = True  # what came between the look and the subscription would not wake us
+                elif is_over.is_set():
+                    self._ended = True
+                    raise StopAsyncIteration
+                else:
+                    await moved.wait()  # not `wait_for`, which in Python 3.11 may lose a cancellation
+                    moved.clear()
+
+    async def _look_in_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """The follower tells at once. Whatever is slower, or waits for a writer, is done in another thread."""
+        if self._follower is not None and not self._halfway:
+            self._halfway = True
+            found = self._follow(self._follower, 0.0, 0.0)
+            self._halfway = False
+            if found is not None:
+                return found
+        aside = self._aside = _Aside(self._look)
+        await loop.run_in_executor(None, aside.run)
+        return self._settle()
+
+    def _settle(self) -> bool:
+        """Take over what a look in another thread has come to; the task that asked for it may have been cancelled."""
+        aside, self._aside = self._aside, None
+        if aside is not None and aside.error is not None:
+            raise aside.error
+        return bool(self._ready)
+
+
+class _Aside:
+    """A look in another thread, which goes on when the task that waits for it is cancelled."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self._look = look
+        self._begun, self._done = threading.Lock(), threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Look, unless somebody has taken over before it began."""
+        if self._begun.acquire(blocking=False):
+            try:
+                self._look()
+            except BaseException as error:
+                self.error = error
+            finally:
+                self._done.set()
+
+    def wait(self) -> None:
+        """On return it has ended, or never begins."""
+        if not self._begun.acquire(blocking=False):
+            self._done.wait()
 
 
 def latest_truncation(log: Truncatable) -> tuple[int, int]:
@@ -249,6 +351,11 @@ def latest_truncation(log: Truncatable) -> tuple[int, int]:
     return log.truncations(), 0
 
 
-def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    if not loop.is_closed():
+def _ring(*events: asyncio.Event) -> None:
+    for event in events:
+        event.set()
+
+
+def _ring_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(event.set)
