@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PUBLIC = "public"
 """How the rows call `eventcore` itself: its public names, and nothing below them."""
 
-LEAVES = "errors types config clock"
+LEAVES = "errors types config clock fork_safe"
 FEATURES = "groups transactions tables snapshot replication"
 LOG_ORDER = """
     query
@@ -108,6 +108,7 @@ ROWS = {
     "disk_locks": Row("disk_errors file_lock errors types"),
     "disk_errors": Row("errors types"),
     "file_lock": Row(""),
+    "fork_safe": Row(""),
     "metrics": Row("errors types"),
     "config": Row("errors types"),
     "clock": Row("errors types"),

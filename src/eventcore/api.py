@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from eventcore import _kernels as kernels
 from eventcore.clock import Clock, SystemClock, Time
 from eventcore.config import LogConfig, split_config
-from eventcore.disk import Disk
+from eventcore.disk import Disk, absolute
 from eventcore.errors import NotALog, UsageError
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import FSYNC_MODES, PartitionLog
@@ -89,12 +88,12 @@ def restore(
     SnapshotDamaged, UnsupportedFormat, DiskFull, RemoteError; then there is nothing at `path`, and the source is as it
     was.
     """
-    disk = disk or Disk()
+    disk, target = disk or Disk(), absolute(path)
     place = open_place(disk, source, options)
-    check_outside(place, Path(path))
+    check_outside(place, target)
     return restoring.restore(
         place,
-        Path(path),
+        target,
         disk,
         clock or SystemClock(),
         number=number,
@@ -128,7 +127,7 @@ def open(
     settings, defaults = split_config(config)
     return Store(
         disk or Disk(),
-        Path(path),
+        absolute(path),
         settings,
         defaults,
         clock or SystemClock(),
@@ -164,7 +163,7 @@ def open_partition(
     Raises LogLocked while another writer has the folder, NotALog for a path that cannot be a log, InvalidConfig.
     """
     _check_modes(mode, fsync)
-    folder, disk, settings = Path(path), disk or Disk(), LogConfig.of(config)
+    folder, disk, settings = absolute(path), disk or Disk(), LogConfig.of(config)
     if mode == "r":
         if not disk.is_folder(folder):
             raise NotALog("there is no such folder", path=folder, hint="check the path, or open it with mode='rw'")
@@ -186,7 +185,7 @@ def repair_partition(
     Records keep their offsets; what was put aside is skipped from then on. Durable on return; after a crash on the way
     call it again. With `dry_run` it only reports. Raises LogLocked while somebody writes the folder.
     """
-    folder, disk = Path(path), disk or Disk()
+    folder, disk = absolute(path), disk or Disk()
     if not disk.is_folder(folder):
         raise NotALog("there is no such folder", path=folder, hint="check the path")
     return repair(disk, folder, LogConfig.of(config), clock or SystemClock(), dry_run=dry_run)

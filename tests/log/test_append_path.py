@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 import eventcore as ec
+from eventcore.disk import Disk
 from eventcore.errors import ClosedError, UsageError
+from eventcore.files import names
 from eventcore.files.populator import Populator
 from tests.log.conftest import NOW, FakeClock, Open
 
@@ -340,6 +343,49 @@ def test_a_column_cannot_go_while_it_is_read(open_log: Open) -> None:
     p.extend_columns((data, np.array([0, 1, 3])))
     data.extend(b"free again")
     assert [r.value for r in p] == [b"a", b"bc"]
+
+
+@pytest.mark.parametrize("suffix", [".log", ".index", ".timeindex"])
+def test_a_file_that_is_being_synced_stays_open(
+    folder: Path, suffix: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roll by another thread seals its segment meanwhile. Its number would be another file's soon."""
+    real, name = Disk.sync, names.file_name(0, suffix)
+    syncs, go, failures = threading.Event(), threading.Event(), []
+
+    def sync(disk: Disk, fd: int) -> None:
+        if threading.current_thread().name == "syncs" and disk._path(fd).name == name:
+            syncs.set()
+            assert go.wait(60)
+        real(disk, fd)
+
+    def work(act: Any) -> None:
+        try:
+            act()
+        except BaseException as error:
+            failures.append(error)
+
+    monkeypatch.setattr(Disk, "sync", sync)
+    with ec.open_partition(folder, fsync="never", clock=clock) as p:
+        p.extend([b"v"])
+        clock.now += 2000  # a checkpoint is due, which syncs the indexes
+        threads = [threading.Thread(target=work, args=(p.sync,), name="syncs")]
+        threads[0].start()
+        assert syncs.wait(60)
+        threads.append(threading.Thread(target=work, args=(p.roll,)))
+        threads[1].start()
+        deadline = time.monotonic() + 60
+        while len(p.segments) == 1 and threads[1].is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        go.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert p.durable_offset == 1
+        assert p.append(b"goes on") == 1
+        first = p.segments.first
+        assert [first.log.fd, first.offset_index.file.fd, first.time_index.file.fd] == [-1] * 3
 
 
 @pytest.mark.sampled

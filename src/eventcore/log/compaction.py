@@ -7,13 +7,13 @@ makes all of it void. Only while names change no sync, truncation or deletion co
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eventcore import fork_safe
 from eventcore.clock import Clock
 from eventcore.config import INT32_MAX, LogConfig
 from eventcore.disk import Disk
@@ -91,7 +91,7 @@ class Compaction(Freezing):
     """Bytes of a segment that compaction writes."""
 
     def __init__(self) -> None:
-        self._compacting = threading.Lock()
+        self._compacting = fork_safe.lock()
         self._has_cleaned = False
         """Whether it has compacted itself: then what a log directory's checkpoint says is older."""
         self.losses: list[Loss] = []

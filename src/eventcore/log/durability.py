@@ -44,6 +44,7 @@ class Durability(Watermarks):
         """Return when what was appended below `end` is as durable as it has to be; tell those who want to know."""
         if wait and (self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages):
             self.sync_to(end)
+        self.close_sealed()
         if self._subscribers.callbacks:
             self._subscribers.notify()
 
@@ -52,6 +53,12 @@ class Durability(Watermarks):
         self._check_usable()
         if self.durable_offset < end:
             self._commits.wait_for(end)
+
+    def close_sealed(self) -> None:
+        """After a roll, without `_lock`: a sync under way is waited for, as its files must stay open so long."""
+        if self._local.sealed and not self._sync_lock.held():
+            with self._sync_lock:
+                self._local.close_sealed()
 
     def _sync(self) -> None:
         within = self._sync_lock.held()  # a signal handler's append, while this thread syncs

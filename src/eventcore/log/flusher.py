@@ -25,7 +25,7 @@ class Flusher:
 
     def __init__(self, log: Syncable, interval_ms: int) -> None:
         self._log = weakref.ref(log)
-        self._interval_s = max(interval_ms, 1) / 1000
+        self._interval_s = min(max(interval_ms, 1) / 1000, threading.TIMEOUT_MAX)  # Kafka's default is 2^63-1 ms
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eventcore-flush", daemon=True)
         self._thread.start()
@@ -39,9 +39,10 @@ class Flusher:
                 log.sync_to(log.log_end_offset)
             except EventCoreError:
                 return  # closed, or fenced: the next append says so
+            del log  # nobody is kept while this thread sleeps
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         """End the thread; a sync under way is waited for."""
         self._stopped.set()
-        if self._thread is not threading.current_thread():
+        if wait and self._thread is not threading.current_thread():
             self._thread.join()

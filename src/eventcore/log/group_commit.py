@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 from eventcore import _kernels as kernels
+from eventcore import fork_safe
 
 PATIENCE_S = 1.0
 """After so long a waiter looks for itself. A sync that takes longer goes on: then it waits for the lock."""
@@ -36,7 +37,7 @@ class GroupCommit:
         self._sync = sync
         self._durable = durable
         self._leading = kernels.write_lock.WriteLock(())
-        self._mutex = threading.Lock()
+        self._mutex = fork_safe.lock()
         self._waiting: list[_Waiter] = []
         self._led = False
         """A hint: somebody leads, or was named and is about to."""

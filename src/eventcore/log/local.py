@@ -48,6 +48,8 @@ class LocalLog:
         self.segments = segments
         self._observer = observer
         self._closed_at: int | None = None
+        self.sealed: list[Segment] = []
+        """Segments whose files nobody needs any more, and that are open still."""
         self.keeps_segments = False
         """Whether what was open can still be read after `close`."""
 
@@ -99,7 +101,16 @@ class LocalLog:
                 self.disk.sync_dir(self.folder)
                 self.segments = self.segments.plus(new)
                 undo.pop_all()
+                self.sealed.append(old)
         return new
+
+    def close_sealed(self) -> None:
+        """Close the files of what was sealed since the last time. Only while nobody syncs: a descriptor's number may be
+        another file's by the time it is synced.
+        """
+        while self.sealed:
+            self.sealed[-1].close()
+            self.sealed.pop()
 
     def new_segment(self, base_offset: int) -> Segment:
         """Create an empty active segment; left-over files of its name are removed first. If it fails, none is left.

@@ -26,7 +26,7 @@ class LogStart(Durability):
 
     def delete_records(self, before: int) -> int:
         """Move the log start up to `before` (rule H5); whole segments below it go. Durable on return."""
-        self._refuse_nested()
+        self._may_change()
         with self._sync_lock, self._lock:
             self._check_whole()
             before = self.high_watermark if before == -1 else before
@@ -52,7 +52,7 @@ class LogStart(Durability):
         Also removes files whose time has come, of those that were taken out before, and forgets producers that were
         not heard of for `producer.id.expiration.ms`.
         """
-        self._refuse_nested()
+        self._may_change()
         with self._sync_lock, self._lock:
             self._check_whole()
             self._forget_producers()

@@ -5,6 +5,8 @@ A partition is an append-only sequence: `append`, `extend`, `p[i]`, `p[i:j]`, `f
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Union
 
@@ -29,7 +31,8 @@ Sequencer = Callable[[Any, int, int, int, bool], Union[BatchInfo, None]]
 class Partition(Reads):
     """One partition of a topic. Get one from `open_partition`; close it, or use it in a `with` statement.
 
-    Readers see whole batches below `high_watermark`. All methods may be called from several threads.
+    Readers see whole batches below `high_watermark`. All methods may be called from several threads. One that nobody
+    refers to any more is left as a kill would leave it, with a ResourceWarning: the next one recovers the log.
     """
 
     def __init__(self, log: PartitionLog | SharedLog) -> None:
@@ -56,6 +59,15 @@ class Partition(Reads):
         ClosedError, a tail that waits and an iteration that goes on, too; subscribers are told. Closing twice is fine.
         """
         self._log.close()
+
+    def __del__(self) -> None:
+        """Nobody can close it any more."""
+        log = self.__dict__.get("_log")
+        if log is not None and not log.is_closed and not sys.is_finalizing():
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:
+                log.abandon()
 
     def _writer(self) -> PartitionLog:
         if not isinstance(self._log, PartitionLog):

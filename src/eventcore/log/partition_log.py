@@ -125,7 +125,7 @@ class PartitionLog(Sequenced, Compaction):
 
         An opening drops an epoch without a record, as Kafka does.
         """
-        self._refuse_nested()
+        self._may_change()
         with self._lock:
             self._check_whole()
             if epoch < self._leader_epoch:
@@ -150,7 +150,7 @@ class PartitionLog(Sequenced, Compaction):
 
         Where a later batch is refused the earlier ones stay, as durable; the error's `appended` names them.
         """
-        self._refuse_nested()
+        self._may_change()
         first = end = 0
         try:
             with self._lock:
@@ -176,7 +176,7 @@ class PartitionLog(Sequenced, Compaction):
 
     def append_encoded(self, data: memoryview, origin: str) -> BatchInfo:
         """See `Ingest.append`."""
-        self._refuse_nested()
+        self._may_change()
         first = end = 0
         try:
             with self._lock:
@@ -265,16 +265,17 @@ class PartitionLog(Sequenced, Compaction):
 
     def roll(self) -> None:
         """Seal the active segment and start a new one."""
-        self._refuse_nested()
+        self._may_change()
         with self._lock:
             self._check_whole()
             self._begin_writing()
             self._local.roll()
             self._arm()
+        self.close_sealed()
 
     def truncate(self, offset: int) -> None:
         """Make `offset` the log end (rules X1 to X4). Durable on return; a crash on the way is made good at opening."""
-        self._refuse_nested()
+        self._may_change()
         with self._sync_lock, self._lock:
             self._check_whole()
             if offset < 0:
@@ -317,7 +318,7 @@ class PartitionLog(Sequenced, Compaction):
 
     def close(self) -> None:
         """Sync everything, cut what was reserved, leave what Kafka expects of a clean shutdown, free the lock."""
-        if os.getpid() != self._pid or isinstance(self._failure, ClosedError):
+        if self.is_closed:
             return
         if self._flusher is not None:
             self._flusher.stop()
@@ -329,6 +330,19 @@ class PartitionLog(Sequenced, Compaction):
                 self._cut_short()
             if self._failure is None:
                 self._close_cleanly()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or is the parent's."""
+        return isinstance(self._failure, ClosedError) or os.getpid() != self._pid
+
+    def abandon(self) -> None:
+        """Nobody refers to it any more. Let go of all as a kill would: without a sync, and without a lock, as it may be
+        the collector that calls, in the midst of anything.
+        """
+        if self._flusher is not None:
+            self._flusher.stop(wait=False)
+        self._release()
 
     def _release(self) -> None:
         fenced, self._failure = self._failure is not None, ClosedError("this partition is closed")

@@ -6,11 +6,11 @@ log end keep theirs; older ones are removed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from eventcore import fork_safe
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, CorruptRecord, DiskFull, StorageError
 from eventcore.files import names, producer_snapshot
@@ -32,7 +32,7 @@ class ProducerStore:
         self._write = write
         self._disk = disk
         self._folder = folder
-        self._files = threading.RLock()  # a checkpoint and a roll may come at once, from two threads
+        self._files = fork_safe.rlock()  # a checkpoint and a roll may come at once, from two threads
         self.state = ProducerState()
 
     def _path(self, offset: int) -> Path:

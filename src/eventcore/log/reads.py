@@ -6,6 +6,7 @@ Nothing here takes a lock: a reader takes the immutable list of segments and an 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -195,7 +196,11 @@ class Reads(Ranges):
         """Call `callback()` after the high watermark moves, from the thread that moved it (or, for mode `r`, from a
         thread of this handle). It must not block. Returns a function that ends the subscription.
         """
-        return self._opened.subscribe(callback)
+        leave = self._opened.subscribe(callback)
+        return partial(self._leave, leave)  # who can leave keeps the handle
+
+    def _leave(self, leave: Callable[[], None]) -> None:
+        leave()
 
     def fetch(
         self, offset: int, max_bytes: int = 1 << 20, *, isolation: Isolation = "read_uncommitted"

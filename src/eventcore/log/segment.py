@@ -275,7 +275,7 @@ class Segment(CheckedLog, kernels.marks.Marks):
         """Write the final time-index entry, cut all reserved zeros, sync the indexes, write the seal.
 
         The log stays mapped, and need not have been synced yet: a seal that does not fit what a power cut left of the
-        log is void.
+        log is void. Its files stay open: somebody may be syncing them just now.
         """
         if self.max_timestamp >= 0:
             self.time_index.append(self.max_timestamp, self.max_timestamp_offset)
@@ -288,7 +288,6 @@ class Segment(CheckedLog, kernels.marks.Marks):
         self._write_seal()
         self.active = False
         self.sealed = True
-        self.close()
 
     def index_max_timestamp(self) -> None:
         """Bring the time index up to date, if there is room: no later entry then is for an offset below the log end."""

@@ -55,7 +55,7 @@ class Sequenced(Durability):
         """See `Partition.append_sequenced`."""
         if not items:
             raise UsageError("no records", hint="a batch has at least one")
-        self._refuse_nested()
+        self._may_change()
         with self._lock:
             self._check_whole()
             header = self._asked(len(items), producer)
@@ -70,7 +70,7 @@ class Sequenced(Durability):
 
     def end_transaction(self, end: TransactionEnd, wait: bool = True) -> int:
         """See `Partition.end_transaction`."""
-        self._refuse_nested()
+        self._may_change()
         with self._lock:
             self._check_whole()
             self._begin_writing()
@@ -83,6 +83,7 @@ class Sequenced(Durability):
 
     def next_sequence(self, producer_id: int, epoch: int) -> int:
         """See `Partition.next_sequence`."""
+        self.check_open()
         return self.producer_store.state.table.next_sequence(producer_id, epoch)
 
     def _asked(self, count: int, producer: Producer) -> BatchHeader:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from eventcore import _kernels as kernels
+from eventcore import fork_safe
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
 from eventcore.errors import ClosedError, StorageError, UnsupportedFormat
@@ -53,7 +54,7 @@ class SharedLog:
         self.config = config
         self.report = RecoveryReport(clean=True)
         self._least_start = log_start
-        self._lock = threading.RLock()  # the collector may run a finalizer inside, which may read here
+        self._lock = fork_safe.rlock()  # the collector may run a finalizer inside, which may read here
         self._closed = False
         self._pid = os.getpid()
         self._watcher = Watcher(self)
@@ -338,8 +339,19 @@ class SharedLog:
     def _unsubscribe(self, leave: Callable[[], None]) -> None:
         leave()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or is the parent's."""
+        return self._closed or os.getpid() != self._pid
+
+    def abandon(self) -> None:
+        """Nobody refers to it any more."""
+        self.close()
+
     def close(self) -> None:
         """Let go of all files, and tell subscribers; records and buffers that are out stay valid."""
+        if os.getpid() != self._pid:  # what it has is the parent's, and so are the locks
+            return
         with self._lock:
             self._closed = True
             self.points.close()

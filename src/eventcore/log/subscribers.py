@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from eventcore import fork_safe
 from eventcore.errors import ClosedError
 
 logger = logging.getLogger("eventcore")
@@ -17,7 +17,7 @@ class Subscribers:
     """Called in the order of their subscription, in the thread that notifies."""
 
     def __init__(self) -> None:
-        self._changing = threading.Lock()
+        self._changing = fork_safe.lock()
         self.callbacks: tuple[Callable[[], None], ...] = ()
         """Replaced, never changed: notifying takes no lock."""
 

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+from eventcore import fork_safe
 from eventcore.errors import ClosedError, EventCoreError
 from eventcore.log.subscribers import Subscribers
 
@@ -35,7 +36,7 @@ class Watcher:
 
     def __init__(self, log: Watched) -> None:
         self._log = weakref.ref(log)
-        self._starting = threading.Lock()
+        self._starting = fork_safe.lock()
         self.subscribers = Subscribers()
         self.thread: threading.Thread | None = None
         """None while nobody subscribes."""

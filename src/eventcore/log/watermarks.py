@@ -121,8 +121,13 @@ class Watermarks:
     def _cut_short(self) -> EventCoreError:
         raise NotImplementedError
 
-    def _refuse_nested(self) -> None:
-        """A signal handler, a finalizer or a value with code of its own cannot change a log that is being changed."""
+    def _may_change(self) -> None:
+        """Asked before any lock is taken: a fork's child may find them held by threads that it does not have.
+
+        A signal handler, a finalizer or a value with code of its own cannot change a log that is being changed.
+        """
+        if os.getpid() != self._pid:
+            self._check_usable()
         if self._lock.held():
             raise UsageError(
                 "a change of a partition from within a change of it, in one thread",

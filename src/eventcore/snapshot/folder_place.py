@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from eventcore import fork_safe
 from eventcore.disk import Disk
 from eventcore.errors import MissingObject, NotALog
 from eventcore.snapshot.place import LOCK_NAME
@@ -28,7 +28,7 @@ class FolderPlace:
         self.folder = folder
         self._disk = disk
         self._unsettled: set[Path] = set()
-        self._lock = threading.Lock()
+        self._lock = fork_safe.lock()
 
     def _path(self, name: str) -> Path:
         return self.folder.joinpath(*name.split("/"))

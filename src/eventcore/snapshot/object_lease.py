@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 
+from eventcore import fork_safe
 from eventcore.errors import EventCoreError, LogLocked, RemoteError
 from eventcore.snapshot.object_client import Found, ObjectClient
 from eventcore.snapshot.place import LOCK_NAME
@@ -31,7 +32,7 @@ class Lease:
         self._client, self._life_s, self._clock = client, life_s, clock
         self._token = uuid.uuid4().hex
         self._renewed = 0.0
-        self._turn = threading.Lock()
+        self._turn = fork_safe.lock()
         self._over = threading.Event()
         """The lease was given back, or lost."""
 

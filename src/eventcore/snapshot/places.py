@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from eventcore.disk import Disk
+from eventcore.disk import Disk, absolute
 from eventcore.errors import UsageError
 from eventcore.snapshot.folder_place import FolderPlace
 from eventcore.snapshot.object_place import open_object_place
@@ -26,7 +26,7 @@ def open_place(disk: Disk, location: Location, options: Mapping[str, str] | None
         return open_object_place(text, options)
     if options:
         raise UsageError("options are for object stores", hint="give a URL, or leave them out")
-    return FolderPlace(disk, Path(text))
+    return FolderPlace(disk, absolute(text))
 
 
 def check_outside(place: Place, folder: Path) -> None:

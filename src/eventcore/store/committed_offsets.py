@@ -7,9 +7,9 @@ committed after that, without a transaction, stays (KIP-98; Kafka's OffsetMetada
 from __future__ import annotations
 
 import logging
-import threading
 from typing import NamedTuple
 
+from eventcore import fork_safe
 from eventcore.errors import CorruptRecord, UnsupportedFormat
 from eventcore.format import control, group_log
 from eventcore.format.batch import BatchHeader
@@ -35,7 +35,7 @@ class CommittedOffsets:
     def __init__(self, partition: StorePartition) -> None:
         self.partition = partition
         """The partition of `__consumer_offsets`."""
-        self._lock = threading.Lock()
+        self._lock = fork_safe.lock()
         self._forget()
 
     def _forget(self) -> None:

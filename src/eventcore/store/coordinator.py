@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, Protocol
 
+from eventcore import fork_safe
 from eventcore.clock import Clock
 from eventcore.errors import (
     EventCoreError,
@@ -85,7 +85,7 @@ class TransactionCoordinator:
 
     def __init__(self, store: Owner) -> None:
         self._store = store
-        self._lock = threading.RLock()
+        self._lock = fork_safe.rlock()
         self._log = TransactionStates(store)
         self._partitions: dict[Key, StorePartition] = {}
         self._idle: set[str] = set()

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import threading
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from eventcore import fork_safe
 from eventcore.disk import Disk
 from eventcore.errors import CorruptFile, StorageError
 from eventcore.files import json_file
@@ -70,7 +70,7 @@ class GroupFiles:
 
     def __init__(self, disk: Disk, folder: Path) -> None:
         self._disk, self._folder = disk, folder
-        self._lock = threading.RLock()
+        self._lock = fork_safe.rlock()
         self._fd = -1
         self._counter = memoryview(b"")
         self._is_closed = False

@@ -10,11 +10,11 @@ too, before anything else is appended there: see `settle`. So nothing is passed 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from eventcore import fork_safe
 from eventcore.clock import Clock, Time
 from eventcore.disk import Disk
 from eventcore.errors import (
@@ -95,7 +95,7 @@ class GroupCoordinator:
         self.files = GroupFiles(store.disk, store.path)
         """Who is in which group."""
         self._store = store
-        self._lock = threading.RLock()
+        self._lock = fork_safe.rlock()
         self._logs: dict[int, CommittedOffsets] = {}
         self._homes: dict[str, StorePartition] = {}
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from eventcore import fork_safe
 from eventcore.clock import Clock
 from eventcore.config import LogConfig, StoreConfig
 from eventcore.disk import Disk
@@ -105,7 +106,7 @@ class Housekeeper:
 
     def __init__(self, store: Owner, deleted: Sequence[str] = ()) -> None:
         self._store = store
-        self._round = threading.Lock()
+        self._round = fork_safe.lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._care: dict[tuple[str, int], Care] = {}
@@ -140,9 +141,11 @@ class Housekeeper:
         self._thread = threading.Thread(target=_rounds, args=arguments, name="eventcore-housekeeping", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         """End it; a step under way is waited for."""
         self._stopped.set()
+        if not wait:
+            return
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         with self._round:  # one by hand, from another thread

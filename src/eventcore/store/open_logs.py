@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
+from eventcore import fork_safe
 from eventcore.clock import Clock
 from eventcore.config import LogConfig
 from eventcore.disk import Disk
@@ -55,8 +55,8 @@ class OpenLogs:
         self._settings = settings
         self._limits = limits
         self._log_starts = log_starts
-        self._lock = threading.Lock()
-        self._cleaned = threading.Lock()
+        self._lock = fork_safe.lock()
+        self._cleaned = fork_safe.lock()
         self._open: OrderedDict[StorePartition, None] = OrderedDict()
         self._closed = False
         self._closed_maps = 0
@@ -231,6 +231,14 @@ class OpenLogs:
             self.ends.pop((partition.topic, partition.number), None)
             if log is not None:
                 _close_quietly(log)
+
+    def abandon(self) -> None:
+        """Nobody refers to the store any more: see `PartitionLog.abandon`."""
+        self._closed = True
+        with ExitStack() as leaving:  # all of them, whatever one of them says
+            for partition in self._open:
+                if partition.current is not None:
+                    leaving.callback(partition.current.abandon)
 
     def close(self, failures: dict[Key, EventCoreError]) -> None:
         """Close all logs; what goes wrong is left in `failures`. Nothing can be opened any more."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
+import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eventcore import fork_safe
 from eventcore.clock import Clock
 from eventcore.config import LogConfig, StoreConfig
 from eventcore.disk import Disk
@@ -39,6 +42,8 @@ class Store(Writers):
     All methods may be called from several threads.
     """
 
+    _is_open = False
+
     def __init__(
         self,
         disk: Disk,
@@ -54,7 +59,7 @@ class Store(Writers):
         super().__init__()
         self.disk, self.path, self.settings, self.clock, self.fsync = disk, path, settings, clock, fsync
         self.write = write
-        self._lock = threading.RLock()
+        self._lock = fork_safe.rlock()
         self._pid = os.getpid()
         self._closed = False
         self._lock_fd = -1
@@ -68,8 +73,10 @@ class Store(Writers):
         try:
             self._begin(defaults)
         except BaseException:
+            self._closed = True
             self._unlock()
             raise
+        self._is_open = True
 
     def _begin(self, defaults: LogConfig) -> None:
         limits, most = process_limits(), self.settings.store_open_partitions
@@ -206,6 +213,7 @@ class Store(Writers):
     def has_topic(self, name: str) -> bool:
         """Whether there is a topic of that name."""
         with self._lock:
+            self._check_open()
             if name not in self._catalog.partitions:
                 self._refresh()
             return name in self._catalog.partitions
@@ -294,6 +302,7 @@ class Store(Writers):
     def own_config(self, topic: str) -> dict[str, Any]:
         """What was set for a topic, by Kafka's names: where it differs from the store's defaults."""
         with self._lock:
+            self._check_open()
             said = self._catalog.file(topic)
             return dict(said.config) if said else {}
 
@@ -383,6 +392,23 @@ class Store(Writers):
         kafka_files.write_all(self.disk, self.path, self._logs.ends, self.partitions())
         if clean:
             kafka_files.set_clean_mark(self.disk, self.path)
+
+    def __del__(self) -> None:
+        """Nobody can close it any more: let go of all as a kill would, without a lock."""
+        if self._is_open and not self._closed and os.getpid() == self._pid and not sys.is_finalizing():
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        self._closed = True
+        self._housekeeper.stop(wait=False)
+        with ExitStack() as leaving:
+            leaving.callback(self._unlock)
+            if self._groups is not None:
+                leaving.callback(self._groups.close)
+            self._logs.abandon()
 
     def _unlock(self) -> None:
         if self._lock_fd >= 0:

@@ -8,13 +8,13 @@ the other. The appender alone needs none of that: who closes a log has its lock,
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from eventcore import fork_safe
 from eventcore.clock import Time
 from eventcore.config import LogConfig
 from eventcore.errors import EventCoreError, LogTruncated, StorageError
@@ -66,7 +66,7 @@ class StorePartition(Partition):
         """The name of its topic."""
         self.number = number
         """Its number within the topic."""
-        self.opening = threading.RLock()
+        self.opening = fork_safe.rlock()
         """Held while the log is opened or closed."""
         self.users: set[object] = set()
         """One for each call that writes just now."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, overload
 
 from eventcore import _kernels as kernels
+from eventcore import fork_safe
 from eventcore.clock import Time
 from eventcore.config import LogConfig
 from eventcore.errors import UnknownTopic
@@ -46,7 +46,7 @@ class Topic:
         self.partitions = tuple(partitions)
         """All of its partitions, by number."""
         self._owner = owner
-        self._lock = threading.Lock()
+        self._lock = fork_safe.lock()
         self._sticky = random.randrange(len(self.partitions))
         self._stuck_bytes = 0
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from eventcore import fork_safe
 from eventcore.clock import Clock
 from eventcore.config import StoreConfig
 from eventcore.disk import Disk
@@ -39,7 +39,7 @@ class Writers:
     _groups: GroupCoordinator | None = None
 
     def __init__(self) -> None:
-        self._coordinator_lock = threading.Lock()
+        self._coordinator_lock = fork_safe.lock()
 
     def _check_open(self) -> None:
         raise NotImplementedError
