@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# duckdb 2.0.1 asks an object that only has `__arrow_c_stream__` for its stream several times in one query (seen 2026-12-01).
+# duckdb 2.0.1 asks an object for its Arrow stream several times in one query (seen 2026-12-01).
 #
-# It takes the schema from the first streams and the rows from the last, and asks anew each time a relation is looked at.
-# So an object that hands its one stream out again answers the first look, then has 0 rows, without an error: printing a
-# relation is such a look. DuckDB guards pyarrow's RecordBatchReader against just this, with an error, but no object of
-# yours. One that raises when it is asked a second time cannot be queried at all, not even once.
-# DuckDB's guide to Arrow tells none of it; Arrow's own page on the interface leaves open how often a consumer may ask.
-# A log that shows itself as a table: open the log anew in each call, read nothing before the first batch is asked for,
-# and do not count calls as reads.
+# Of an object that only has `__arrow_c_stream__` it takes the schema from the first streams and the rows from the
+# last, and asks anew each time a relation is looked at. So an object that hands its one stream out again answers the
+# first look, then has 0 rows, without an error: printing a relation is such a look. DuckDB guards pyarrow's
+# RecordBatchReader against just this, with an error, but no object of yours. One that raises when it is asked a second
+# time cannot be queried at all, not even once. DuckDB's guide to Arrow says that a RecordBatchReader can be scanned
+# once, and nothing of other objects. A log that shows itself as a table: open the log anew in each call, read nothing
+# before the first batch is asked for, and do not count calls as reads.
 set -euo pipefail
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Kafka 4.3.1's dump tool complains of healthy segments, in the words it has for damage, and exits with 0 (seen 2026-12-01).
+# Kafka 4.3.1's dump tool complains of healthy segments as it does of damaged ones, and exits with 0 (seen 2026-12-01).
 #
-# DumpLogSegments with --deep-iteration or --print-data-log ends with "Non-consecutive offsets" and "-1 is followed by 300"
-# for any segment that does not begin at offset 0, though nothing is missing; 4.2.0, before the tool was ported to Java,
-# did not. It has the same words for the gaps that compaction leaves. The exit code is 0 with and without a complaint, and
-# the complaints go to standard error. Without the two options there are none. Kafka's documentation shows how to call the
-# tool, not what its complaints mean.
-# Whoever lets the tool judge files has to read what it prints: leave out pairs that begin with -1, and take gaps as
-# damage only where nothing was compacted.
+# DumpLogSegments with --deep-iteration or --print-data-log ends with "Non-consecutive offsets" and "-1 is followed by
+# 300" for any segment that does not begin at offset 0, though nothing is missing; 4.2.0, before the tool was ported to
+# Java, did not. It has the same words for the gaps that compaction leaves. The exit code is 0 with and without a
+# complaint, and the complaints go to standard error. Without the two options there are none. Whoever lets the tool
+# judge files has to read what it prints: leave out pairs that begin with -1, and take gaps as damage only where
+# nothing was compacted.
 # Needs a JDK of 17 or later, and Maven.
 set -euo pipefail
 tmp=$(mktemp -d)
@@ -17,16 +16,21 @@ cat > pom.xml <<'XML'
 <project>
   <modelVersion>4.0.0</modelVersion><groupId>findings</groupId><artifactId>jars</artifactId><version>1</version>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>${kafka}</version></dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>${kafka}</version>
+    </dependency>
     <dependency>
       <groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>${kafka}</version>
-      <exclusions><exclusion><groupId>org.apache.kafka</groupId><artifactId>connect-runtime</artifactId></exclusion></exclusions>
+      <exclusions>
+        <exclusion><groupId>org.apache.kafka</groupId><artifactId>connect-runtime</artifactId></exclusion>
+      </exclusions>
     </dependency>
   </dependencies>
 </project>
 XML
 for kafka in 4.3.1 4.2.0; do
-    mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -Dkafka=$kafka -DoutputDirectory=$kafka
+    mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies \
+        "-Dkafka=$kafka" "-DoutputDirectory=$kafka"
 done
 python3 -m venv venv
 venv/bin/pip install -q 'kafka-python==3.0.12'
@@ -40,9 +44,7 @@ MAIN = {"4.3.1": "org.apache.kafka.tools.DumpLogSegments", "4.2.0": "kafka.tools
 
 
 def batch(base, deltas):
-    builder = DefaultRecordBatchBuilder(
-        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20
-    )
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)  # no codec, no producer, up to 1 MiB
     for delta in deltas:
         builder.append(delta, timestamp=1000, key=b"k", value=b"v", headers=[])
     return struct.pack(">q", base) + bytes(builder.build())[8:]
@@ -71,7 +73,9 @@ seen = {
     version: {name: dump(version, base, "--deep-iteration") for name, (base, _) in SEGMENTS.items()} for version in MAIN
 }
 for version, answers in seen.items():
-    print(f"kafka {version}", *(f"    {name}: exit code, complaints {answer}" for name, answer in answers.items()), sep="\n")
+    print("kafka", version)
+    for name, answer in answers.items():
+        print(f"    {name}: exit code, complaints {answer}")
 
 gaps = ["600 is followed by 602", "602 is followed by 605"]
 assert seen["4.2.0"] == {"first": (0, []), "later": (0, []), "compacted": (0, gaps)}

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Kafka's lock of a log folder and those of filelock 4.3.1 and portalocker 4.4.2 do not exclude each other (seen 2026-12-01).
+# Kafka's lock of a log folder and those of filelock and portalocker do not exclude each other (seen 2026-12-01).
 #
-# A broker (4.3.1) holds `.lock` in each log folder by Java's file lock, on Linux a POSIX record lock. On the very same file
-# filelock and portalocker, which take an flock by default, succeed at once, and Kafka's succeeds while they hold theirs.
-# fasteners 0.20 (a POSIX lock) and Kafka do exclude each other. That the two kinds ignore each other is in the system's
-# manual; which of them a package takes, its front page does not tell, and all these look alike in use.
-# A Python program that must keep off a folder in which a broker is at work has to take a POSIX lock, or one of the open
-# file description (F_OFD_SETLK), of `.lock`, and an flock besides if Python programs are to be kept off, too.
+# A broker (4.3.1) holds `.lock` in each log folder by Java's file lock, on Linux a POSIX record lock. On the very same
+# file filelock 4.3.1 and portalocker 4.4.2, which take an flock by default, succeed at once, and Kafka's succeeds
+# while they hold theirs. fasteners 0.20 (a POSIX lock) and Kafka do exclude each other. That the two kinds ignore each
+# other is in the system's manual; which of them a package takes, its front page does not tell, and all these look
+# alike in use. A Python program that must keep off a folder in which a broker is at work has to take a POSIX lock, or
+# one of the open file description (F_OFD_SETLK), of `.lock`, and an flock besides if Python programs are to be kept
+# off, too.
 # Needs Linux, a JDK of 17 or later, and Maven.
 set -euo pipefail
 tmp=$(mktemp -d)
@@ -16,7 +17,9 @@ cat > pom.xml <<'XML'
 <project>
   <modelVersion>4.0.0</modelVersion><groupId>findings</groupId><artifactId>jars</artifactId><version>1</version>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-server-common</artifactId><version>4.3.1</version></dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka-server-common</artifactId><version>4.3.1</version>
+    </dependency>
   </dependencies>
 </project>
 XML
@@ -50,7 +53,10 @@ FOLDER_LOCK = ".lock"
 KAFKA = ["java", "-cp", "jars/*", "Hold.java", FOLDER_LOCK]
 WAYS = {
     "filelock": (lambda: filelock.FileLock(FOLDER_LOCK), lambda lock: lock.acquire(timeout=0)),
-    "portalocker": (lambda: portalocker.Lock(FOLDER_LOCK, timeout=0, fail_when_locked=True), lambda lock: lock.acquire()),
+    "portalocker": (
+        lambda: portalocker.Lock(FOLDER_LOCK, timeout=0, fail_when_locked=True),
+        lambda lock: lock.acquire(),
+    ),
     "fasteners": (lambda: fasteners.InterProcessLock(FOLDER_LOCK), lambda lock: lock.acquire(blocking=False)),
 }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Which lz4 frames a record batch may hold differs from client to client; gzip and zstd are the same to all (seen 2026-12-01).
+# Which lz4 frames a record batch may hold differs from client to client (seen 2026-12-01).
 #
-# Records are "an lz4 frame" to Kafka. Frames as lz4 4.4.5 and cramjam 2.14.0 make them when told nothing have blocks that
-# refer to each other: kafka-python 3.0.12 and aiokafka 0.14.0 read them, Kafka's own reader (4.3.1) refuses. That Kafka
-# wants independent blocks is written in its proposal 57 on lz4 framing; a test that has only Python readers does not find
-# out. Two independent frames, one behind the other, are a valid stream of lz4 too: aiokafka reads both, kafka-python and
-# Kafka stop behind the first and blame the records. Two members of gzip and two frames of zstd are read by all three.
-# Write one frame of independent blocks, and try it on a reader in Java.
+# Records are "an lz4 frame" to Kafka. Frames as lz4 4.4.5 and cramjam 2.14.0 make them when told nothing have blocks
+# that refer to each other: kafka-python 3.0.12 and aiokafka 0.14.0 read them, Kafka's own reader (4.3.1) refuses. That
+# Kafka wants independent blocks is written in its proposal 57 on lz4 framing; a test that has only Python readers does
+# not find out. Two independent frames, one behind the other, are a valid stream of lz4 too: aiokafka reads both,
+# kafka-python and Kafka stop behind the first and blame the records. Two members of gzip and two frames of zstd are
+# read by all three. Write one frame of independent blocks, and try it on a reader in Java.
 # Needs a JDK of 17 or later, and Maven.
 set -euo pipefail
 tmp=$(mktemp -d)
@@ -16,7 +16,9 @@ cat > pom.xml <<'XML'
 <project>
   <modelVersion>4.0.0</modelVersion><groupId>findings</groupId><artifactId>jars</artifactId><version>1</version>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-clients</artifactId><version>4.3.1</version></dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka-clients</artifactId><version>4.3.1</version>
+    </dependency>
   </dependencies>
 </project>
 XML
@@ -34,7 +36,8 @@ class Read {
         for (String file : files) {
             int count = 0;
             try {
-                for (Record record : MemoryRecords.readableRecords(ByteBuffer.wrap(Files.readAllBytes(Path.of(file)))).records())
+                ByteBuffer bytes = ByteBuffer.wrap(Files.readAllBytes(Path.of(file)));
+                for (Record record : MemoryRecords.readableRecords(bytes).records())
                     count++;
                 System.out.println(count);
             } catch (RuntimeException error) {
@@ -65,9 +68,7 @@ print("kafka-clients 4.3.1", *(f"{package} {version(package)}" for package in PA
 COUNT, GZIP, LZ4, ZSTD = 200, 1, 3, 4
 HEADER, ATTRIBUTES = 61, 21
 
-builder = DefaultRecordBatchBuilder(
-    magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20
-)
+builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)  # no codec, no producer, up to 1 MiB
 for i in range(COUNT):
     builder.append(i, timestamp=1000 + i, key=b"k", value=b"%d" % (i * i) * 300, headers=[])
 plain = bytes(builder.build())
@@ -111,12 +112,15 @@ for name, data in BATCHES.items():
     with open(files[-1], "wb") as file:
         file.write(data)
 command = ["java", "-cp", "jars/*", "Read.java", *files]
-kafkas = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.splitlines()
+done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+kafkas = done.stdout.splitlines()
 
 seen = {}
 for (name, data), by_kafka in zip(BATCHES.items(), kafkas, strict=True):
     answers = [by_kafka, read(aiokafka.record.memory_records, data), read(kafka.record.memory_records, data)]
-    print(name, *(f"    {reader}: {answer}" for reader, answer in zip(("Kafka", "aiokafka", "kafka-python"), answers)), sep="\n")
+    print(name)
+    for reader, answer in zip(("Kafka", "aiokafka", "kafka-python"), answers, strict=True):
+        print(f"    {reader}: {answer}")
     seen[name] = [COUNT if str(answer) == str(COUNT) else "refused" for answer in answers]
 
 assert "Dependent block stream is unsupported" in kafkas[0]

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # kafkajs 2.2.4 sorts timestamps as text: a batch's maximum can be below its minimum (seen 2026-12-01).
 #
-# Its producer fills base and maximum timestamp of a batch's header with the first and the last of the messages' timestamps
-# after a `sort()` that compares strings, numbers included. They are right as long as all have the same number of digits,
-# which hides it: with events from before and after 9 September 2001 (999999999999 ms), or with small test values, the
-# header says the maximum is the older one. The timestamps of the records themselves stay right. Kafka's description of the
-# format calls the field maxTimestamp, and kafkajs documents only that a timestamp is a string of milliseconds.
-# Whoever stores batches as they are sent and builds a time index, retention by time or pruning on the header's maximum
-# loses such events: take the maximum over the records where the sender is not known to be right.
+# Its producer fills base and maximum timestamp of a batch's header with the first and the last of the messages'
+# timestamps after a `sort()` that compares strings, numbers included. They are right as long as all have the same
+# number of digits, which hides it: with events from before and after 9 September 2001 (999999999999 ms), or with small
+# test values, the header says the maximum is the older one. The timestamps of the records themselves stay right.
+# Kafka's description of the format calls the field maxTimestamp, and kafkajs documents only that a timestamp is a
+# string of milliseconds. Whoever stores batches as they are sent and builds a time index, retention by time or pruning
+# on the header's maximum loses such events: take the maximum over the records where the sender is not known to be
+# right.
 set -euo pipefail
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# zstandard 0.25.0 (python-zstandard) crosses from one frame to the next in some calls only, its options say otherwise (seen 2026-12-01).
+# zstandard 0.25.0 reads on into the next frame in some calls only, whatever its options say (seen 2026-12-01).
 #
-# A zstd stream may be several frames, and frames to be skipped. backports.zstd 1.8.0 reads each such stream to its end.
-# zstandard: `stream_reader(read_across_frames=False)` stops at the end of a frame in `read(n)`, as documented, but `read()`
-# of the same reader crosses. `decompress` is documented to stop after the first frame, and with `allow_extra_data=False`
-# to raise if more comes: behind an empty first frame it returns b"" and raises nothing. With a frame to be skipped in
-# front `decompress` blames the sizes, and `read_to_iter` and `decompressobj` give nothing and no error.
-# Whoever reads record batches of other writers, or appends frame after frame to a file, loses events without a word.
-# Read with `stream_reader(read_across_frames=True)`, and check by yourself that all input was used.
+# A zstd stream may be several frames, and frames to be skipped. backports.zstd 1.8.0 reads each such stream to its
+# end. zstandard (python-zstandard): `stream_reader(read_across_frames=False)` stops at the end of a frame in
+# `read(n)`, as documented, but `read()` of the same reader crosses. `decompress` is documented to stop after the first
+# frame, and with `allow_extra_data=False` to raise if more comes: behind an empty first frame it returns b"" and
+# raises nothing. With a frame to be skipped in front `decompress` blames the sizes, and `read_to_iter` and
+# `decompressobj` give nothing and no error. Whoever reads record batches of other writers, or appends frame after
+# frame to a file, loses events without a word. Read with `stream_reader(read_across_frames=True)`, and check by
+# yourself that all input was used.
 set -euo pipefail
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Of a zstd file whose frame is still open some readers drop events that were flushed, and say nothing (seen 2026-12-01).
+# Some readers of a zstd file whose frame is still open drop flushed events without a word (seen 2026-12-01).
 #
-# The writer flushes blocks, as a log does, and has not ended its frame; a writer that died leaves the same.
-# zstandard 0.25.0: how much comes depends on the size of the pieces that are read, since what is left over once the source
-# is at its end is never given; lines of text are read in pieces, too. duckdb 2.0.1: fewer rows, the last one half an event.
+# The writer flushes blocks, as a log does, and has not ended its frame; a writer that died leaves the same. zstandard
+# 0.25.0: how much comes depends on the size of the pieces that are read, since what is left over once the source is at
+# its end is never given; lines of text are read in pieces, too. duckdb 2.0.1: fewer rows, the last one half an event.
 # pandas 3.1.1 reads all there is. None of them raises, though pandas and DuckDB do for gzip in the same state.
 # backports.zstd 1.8.0, pyarrow 26.0.1 and polars 2.1.0 raise. The docstrings of zstandard's readers are silent on it.
 # The end of input is not the end of a frame: frame and count the events by yourself, end a frame with each flush that
