@@ -9,6 +9,7 @@
 # string of milliseconds. Whoever stores batches as they are sent and builds a time index, retention by time or pruning
 # on the header's maximum loses such events: take the maximum over the records where the sender is not known to be
 # right.
+# Needs Node.
 set -euo pipefail
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
