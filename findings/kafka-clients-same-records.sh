@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The same records become different batches in kafka-python, aiokafka and kafkajs, gzip ones at each try (seen 2026-12-01).
+# The same records become different batches in kafka-python, aiokafka and kafkajs (seen 2026-12-01).
 #
 # kafka-python 3.0.12, aiokafka 0.14.0, kafkajs 2.2.4, one record, no idempotence. All say producer id -1, as Kafka's
 # format has it, but of what goes with it, base sequence and producer epoch, the first says -1, -1, the second 0, -1,
