@@ -53,6 +53,7 @@ def test_handles_stay_good_and_readers_go_on(open_store: OpenStore) -> None:
     assert len(columns) == 10
     assert [record.value for record in tail] == [b"%d" % at for at in range(1, 10)]
     one.append(b"10")
+    tail = one.tail(tail.position, timeout=60)
     assert next(tail).value == b"10"
     assert one.append(b"11", expected_offset=11) == 11
 
