@@ -316,7 +316,7 @@ class Recovery:
 
     def _against(self, seal: Seal | None, segment: Segment, start: int, end: int) -> list[DamagedRange]:
         """What is not as it was sealed, in blocks that overlap [start, end)."""
-        return SealedBlocks(seal, segment.log).check(start, end) if seal is not None else []
+        return SealedBlocks(seal, segment.log).look(start, end)[1] if seal is not None else []
 
     def _start(self, segment: Segment, limit: int) -> int:
         """Where reading must begin: at the recovery point if it stands in this segment, at a batch's end."""

@@ -9,11 +9,13 @@ A roll that was cut short leaves a segment that others follow and that has no se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 
 from eventcore import _kernels as kernels
+from eventcore import fork_safe
 from eventcore.config import INT32_MAX
 from eventcore.disk import Disk
 from eventcore.errors import CorruptRecord, MappingFault, StorageError
@@ -24,6 +26,8 @@ from eventcore.files.segment_file import SegmentFile, only_zeros
 from eventcore.log.verified import Verified
 
 _ROWS = 1024
+_noting = fork_safe.rlock()
+"""Of all segments: held while a seal is read, and while damage is noted, and never while blocks are checked."""
 
 
 def load(disk: Disk, log: SegmentFile) -> Seal | None:
@@ -47,20 +51,27 @@ class SealedBlocks:
         self._starts, _ = seal.edges()
         self._checked = np.zeros(len(seal.blocks), dtype=bool)
 
-    def check(self, start: int, end: int) -> list[DamagedRange]:
-        """The blocks overlapping [start, end) that are not as they were sealed, and had not been checked yet."""
+    def look(self, start: int, end: int) -> tuple[slice, list[DamagedRange]]:
+        """Of the blocks overlapping [start, end) those that are not as they were sealed, but for such as are `known`.
+
+        The slice is for `known`, once what was found is noted: another thread that finds it set does not look.
+        """
         first = int(np.searchsorted(self.seal.blocks[:, 0], start, side="right"))
         last = int(np.searchsorted(self._starts[:-1], end, side="left"))
-        if first >= last or self._checked[first:last].all():
-            return []
+        looked = slice(first, max(first, last))
+        if self._checked[looked].all():
+            return looked, []
         pending = first + np.flatnonzero(~self._checked[first:last])
         bad: list[DamagedRange] = []
         in_a_row = int(pending[-1] - pending[0]) == len(pending) - 1
         for run in [pending] if in_a_row else np.split(pending, np.flatnonzero(np.diff(pending) > 1) + 1):
             begin, stop = self._span(int(run[0]))[0], self._span(int(run[-1]))[1]
             bad += seal_file.check_blocks(self.seal, self._view, begin, stop)
-        self._checked[first:last] = True
-        return bad
+        return looked, bad
+
+    def known(self, looked: slice) -> None:
+        """These blocks need not be looked at again."""
+        self._checked[looked] = True
 
     def _span(self, index: int) -> tuple[int, int]:
         return int(self._starts[index]), int(self.seal.blocks[index, 0])
@@ -105,15 +116,19 @@ class CheckedLog:
     def _load_seal(self) -> None:
         if self._asked_for_seal or not self.sealed:
             return
-        self._asked_for_seal = True
-        seal = load(self.disk, self.log)
+        with _noting:
+            if not self._asked_for_seal:
+                self._take_seal(load(self.disk, self.log))
+                self._asked_for_seal = True  # last: who finds it set goes on without the lock
+
+    def _take_seal(self, seal: Seal | None) -> None:
         if seal is None:
             self.seal_is_void = self._ends_early() or self.disk.exists(self.log.path.with_suffix(".seal"))
             return
-        self._blocks = SealedBlocks(seal, self.log)
-        self._damage = seal.damage
+        damage = seal.damage
         if seal.next_offset < self.next_offset:  # the segments between this one and the next are missing
-            self._damage += (DamagedRange(seal.size, seal.size, seal.next_offset, self.next_offset),)
+            damage += (DamagedRange(seal.size, seal.size, seal.next_offset, self.next_offset),)
+        self._damage, self._blocks = damage, SealedBlocks(seal, self.log)
 
     def floor(self, offset: int) -> int:
         """See `Segment`."""
@@ -133,10 +148,17 @@ class CheckedLog:
     def inspect(self, start: int, end: int) -> None:
         """Check what a batch's CRC does not cover in [start, end) of a sealed log; what is wrong becomes damage."""
         self._load_seal()
-        if self._blocks is not None:
-            found = self._blocks.check(start, end)
+        blocks = self._blocks
+        if blocks is not None:
+            looked, found = blocks.look(start, end)
             if found:
-                self._damage = tuple(sorted((*self._damage, *found)))
+                self._note(found)
+            blocks.known(looked)
+
+    def _note(self, found: Iterable[DamagedRange]) -> None:
+        """Two threads may find the same."""
+        with _noting:
+            self._damage = tuple(sorted({*self._damage, *found}))
 
     @cached_property
     def indexes_hold(self) -> bool:
@@ -156,7 +178,7 @@ class CheckedLog:
     def note_found(self, damage: DamagedRange) -> None:
         """Take in a damaged range of a sealed log that somebody ran into."""
         self._load_seal()
-        self._damage = tuple(sorted((*self._damage, damage)))
+        self._note([damage])
 
     def reach(self, offset: int) -> int:
         """A position at or behind the end of what must be inspected to read the batches below `offset`."""

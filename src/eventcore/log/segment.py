@@ -86,7 +86,7 @@ class Segment(CheckedLog, kernels.marks.Marks):
         if seal.next_offset < self.next_offset:  # a truncation inside of a batch leaves an end beyond the last one's
             raise CorruptRecord("the last batch is not as it was sealed", path=self.log.path)
         self._digest, blocks = Digest.resumed(seal), SealedBlocks(seal, self.log)
-        if blocks.check(self._digest.position, self.log.size):
+        if blocks.look(self._digest.position, self.log.size)[1]:
             raise CorruptRecord("the last block is not as it was sealed", path=self.log.path)
         self._blocks = blocks
 
@@ -156,11 +156,14 @@ class Segment(CheckedLog, kernels.marks.Marks):
 
         The entry is believed only if a batch with that last offset really starts there.
         """
+        return self._floor(offset, self.log.size)
+
+    def _floor(self, offset: int, end: int) -> int:
         entry = self.offset_index.lookup(offset)
-        if entry is None or not 0 < entry[1] < self.log.size:
+        if entry is None or not 0 < entry[1] < end:
             return 0
         try:
-            header = BatchHeader.read(self.log.view, entry[1], self.log.size)
+            header = BatchHeader.read(self.log.view, entry[1], end)
         except StorageError:
             return 0
         return entry[1] if header.last_offset == entry[0] else 0
@@ -231,17 +234,17 @@ class Segment(CheckedLog, kernels.marks.Marks):
 
     def _walk_to(self, end_offset: int) -> bool:
         """Whether it was found, or zeros (a truncation inside a batch); if not, the writer is just changing the log."""
-        known, self.log.size = self.log.size, self.log.capacity
+        view, known, limit = self.log.view, self.log.size, self.log.capacity
         try:
-            start = max(known, self.floor(end_offset - 1))
-            position = kernels.batch.find_offset(self.log.view, start, self.log.capacity, end_offset - 1)
-            self.log.size = min(position + self.header_at(position).size, self.log.capacity)
+            start = max(known, self._floor(end_offset - 1, limit))
+            position = kernels.batch.find_offset(view, start, limit, end_offset - 1)
+            end = min(position + BatchHeader.read(view, position, limit).size, limit)
         except StorageError as error:
+            self.check()
             end = -1 if error.position is None else error.position
-            if end < known or any(self.log.view[end : end + kernels.batch.PREFIX_SIZE]):
-                self.log.size = known
+            if end < known or any(view[end : end + kernels.batch.PREFIX_SIZE]):
                 return False
-            self.log.size = end
+        self.log.size = end  # only now: other threads read up to there
         self.next_offset = end_offset
         return True
 

@@ -63,7 +63,8 @@ class SharedLog:
         self._segments = SegmentList([])
         self._epochs: EpochCache | None = None
         self._static_start = self._static_end = 0
-        self.producer_store = ProducerStore(disk, folder, write=False)
+        self._found_producers = ProducerStore(disk, folder, write=False)
+        self._told_producers = (-1, -1, self._found_producers)
         self.points = kernels.points.Points()
         self._left: StateFile | None = None
         self._left_generation = -1
@@ -119,7 +120,7 @@ class SharedLog:
     def _take(self, found: Unattended) -> None:
         self._segments, self._static_end, self.report = found.segments, found.end, found.report
         self._static_start = max(found.start, min(self._least_start, found.end))
-        self.producer_store, self._epochs = found.producer_store, found.epochs
+        self._found_producers, self._epochs = found.producer_store, found.epochs
 
     def _live_state(self) -> StateFile | None:
         """The state page of a living writer. One that is just opening the folder is given time to make it."""
@@ -279,8 +280,24 @@ class SharedLog:
         state = self._refresh()
         if state is not None:
             return state.load(tail.LAST_STABLE)
-        unstable = self.producer_store.state.first_unstable_offset(self._static_end)
+        unstable = self._found_producers.state.first_unstable_offset(self._static_end)
         return self._static_end if unstable is None else min(unstable, self._static_end)
+
+    @property
+    def producer_store(self) -> ProducerStore:
+        """What is known of producers. Beside a writer it is made from the newest snapshot that he left and the batches
+        behind that, so it costs a look at up to a segment's batches whenever there are new ones.
+        """
+        state = self._refresh()
+        if state is None:
+            return self._found_producers
+        end, generation = state.load(tail.HIGH_WATERMARK), self._generation
+        known_end, known_generation, known = self._told_producers
+        if (known_end, known_generation) != (end, generation):
+            known = ProducerStore(self.disk, self.folder, write=False)
+            known.rebuild(self.segments, end, {})
+            self._told_producers = (end, generation, known)
+        return known
 
     @property
     def io(self) -> str:
@@ -358,7 +375,8 @@ class SharedLog:
             for segment in self._segments:
                 segment.close()
             self._segments, self._epochs = SegmentList([]), None
-            self.producer_store = ProducerStore(self.disk, self.folder, write=False)
+            self._found_producers = ProducerStore(self.disk, self.folder, write=False)
+            self._told_producers = (-1, -1, self._found_producers)
             for page in (self._state, self._left):
                 if page is not None:
                     page.close()
