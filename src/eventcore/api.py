@@ -9,7 +9,7 @@ from typing import Any, Literal
 from eventcore import _kernels as kernels
 from eventcore.clock import Clock, SystemClock, Time
 from eventcore.config import LogConfig, split_config
-from eventcore.disk import Disk, absolute
+from eventcore.disk import Disk
 from eventcore.errors import NotALog, UsageError
 from eventcore.log.partition import Partition
 from eventcore.log.partition_log import FSYNC_MODES, PartitionLog
@@ -17,6 +17,7 @@ from eventcore.log.query import Scan
 from eventcore.log.ranges import Isolation
 from eventcore.log.repair import RepairReport, repair
 from eventcore.log.shared_log import SharedLog
+from eventcore.paths import absolute
 from eventcore.snapshot import restoring, taking
 from eventcore.snapshot.archive import Progress, Snapshots
 from eventcore.snapshot.manifest import Manifest

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from eventcore import _kernels as kernels
 from eventcore import file_lock
+from eventcore.descriptors import above_standard
 from eventcore.disk_errors import failed_sync, typed
 from eventcore.disk_locks import Locks
 from eventcore.errors import CorruptFile, NotALog, StorageError
@@ -31,8 +32,6 @@ _ALIGNMENT, _STEP = 4096, 4 << 20
 _WRITE_MAX = 1 << 17
 """Of one call, as `cp` does it: one of 8 MiB makes the system look for large pages."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_STANDARD_FDS = 3
-"""Whoever closed one of 0, 1 and 2 may still write messages there: they must not land in a log."""
 
 
 class Disk(Locks):
@@ -50,7 +49,7 @@ class Disk(Locks):
         flags = os.O_RDWR if write else os.O_RDONLY
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
         with typed(path, "open the file"):
-            fd = _above_standard(os.open(path, flags, 0o600))  # O_NONBLOCK: a pipe in its place must not make us wait
+            fd = above_standard(os.open(path, flags, 0o600))  # O_NONBLOCK: a pipe in its place must not make us wait
         self._paths[fd] = path
         try:
             if not stat.S_ISREG(self._status(fd).st_mode):
@@ -390,19 +389,3 @@ class Disk(Locks):
                 return buffer[: os.preadv(direct, [buffer], at)][:size]
             finally:
                 os.close(direct)
-
-
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """Where a path leads from the folder we are in now: later the process may be in another one."""
-    with typed(Path(path), "find the folder it is relative to"):
-        return Path(path).absolute()
-
-
-def _above_standard(fd: int) -> int:
-    """The same file under a number that is none of stdin, stdout and stderr."""
-    if fd >= _STANDARD_FDS:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS)
-    finally:
-        os.close(fd)

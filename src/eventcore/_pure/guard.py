@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import sys
+from contextlib import ExitStack
 from typing import final
 
 from eventcore.types import Buffer
@@ -42,7 +43,11 @@ class Mapping(mmap.mmap):
         flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if write or private else 0)
         untracked = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        self = super().__new__(cls, fd, size, flags, protection, **untracked)
+        with ExitStack() as held:
+            while (taken := os.dup(fd)) <= 2:  # the copy must be none of stdin, stdout and stderr
+                held.callback(os.close, taken)
+            held.callback(os.close, taken)
+            self = super().__new__(cls, fd, size, flags, protection, **untracked)
         self._writable, self._private, self.populated = write or private, private, 0
         return self
 

@@ -58,7 +58,10 @@ class Durability(Watermarks):
         """After a roll, without `_lock`: a sync under way is waited for, as its files must stay open so long."""
         if self._local.sealed and not self._sync_lock.held():
             with self._sync_lock:
-                self._local.close_sealed()
+                try:
+                    self._local.close_sealed()
+                except StorageError as error:
+                    raise self._fence(error) from error
 
     def _sync(self) -> None:
         within = self._sync_lock.held()  # a signal handler's append, while this thread syncs

@@ -72,10 +72,14 @@ class PartitionLog(Sequenced, Compaction):
         self.points = kernels.points.Points()
         self._pending_deletes = PendingDeletes(disk, config.file_delete_delay_ms)
         refuse_foreign_folder(disk, folder)
-        with ExitStack() as opened:
-            opened.callback(FolderLocks(disk, folder, f"process {self._pid}", in_store=in_store).release)
-            self._open(opened)
-            self._opened = opened.pop_all()
+        try:
+            with ExitStack() as opened:
+                opened.callback(FolderLocks(disk, folder, f"process {self._pid}", in_store=in_store).release)
+                self._open(opened)
+                self._opened = opened.pop_all()
+        except BaseException:
+            self.__dict__.clear()  # it is part of cycles: its maps would stay until the collector comes
+            raise
         self._flusher = Flusher(self, config.flush_ms) if fsync == "interval" else None
 
     def _open(self, opened: ExitStack) -> None:

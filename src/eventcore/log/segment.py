@@ -151,14 +151,12 @@ class Segment(CheckedLog, kernels.marks.Marks):
         """Whether a batch that ends at `last_offset` needs a new segment for its indexes' sake."""
         return self.offset_index.full or self.time_index.full or last_offset - self.base_offset > INT32_MAX
 
-    def floor(self, offset: int) -> int:
-        """The position of an indexed batch that ends at or below `offset`, else 0.
+    def floor(self, offset: int, end: int | None = None) -> int:
+        """The position of an indexed batch, before `end` of the log, that ends at or below `offset`, else 0.
 
         The entry is believed only if a batch with that last offset really starts there.
         """
-        return self._floor(offset, self.log.size)
-
-    def _floor(self, offset: int, end: int) -> int:
+        end = self.log.size if end is None else end
         entry = self.offset_index.lookup(offset)
         if entry is None or not 0 < entry[1] < end:
             return 0
@@ -236,7 +234,7 @@ class Segment(CheckedLog, kernels.marks.Marks):
         """Whether it was found, or zeros (a truncation inside a batch); if not, the writer is just changing the log."""
         view, known, limit = self.log.view, self.log.size, self.log.capacity
         try:
-            start = max(known, self._floor(end_offset - 1, limit))
+            start = max(known, self.floor(end_offset - 1, limit))
             position = kernels.batch.find_offset(view, start, limit, end_offset - 1)
             end = min(position + BatchHeader.read(view, position, limit).size, limit)
         except StorageError as error:

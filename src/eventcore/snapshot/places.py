@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from eventcore.disk import Disk, absolute
+from eventcore.disk import Disk
 from eventcore.errors import UsageError
+from eventcore.paths import absolute
 from eventcore.snapshot.folder_place import FolderPlace
 from eventcore.snapshot.object_place import open_object_place
 from eventcore.snapshot.place import Place

@@ -17,13 +17,12 @@ from eventcore.clock import Clock
 from eventcore.config import LogConfig, StoreConfig
 from eventcore.disk import Disk
 from eventcore.errors import ClosedError, EventCoreError, ReadOnly, StorageError, StorageFenced, TopicExists
-from eventcore.files import json_file
 from eventcore.store import doomed, folder, kafka_files
+from eventcore.store.care import Care
 from eventcore.store.catalog import Catalog, check_not_reserved, checked
 from eventcore.store.closed_log import closed_end
 from eventcore.store.folder import Problem
-from eventcore.store.housekeeping import NAME as HOUSEKEEPING_NAME
-from eventcore.store.housekeeping import Housekeeper, HousekeepingReport
+from eventcore.store.housekeeping import Housekeeper
 from eventcore.store.kafka_files import Key
 from eventcore.store.limits import process_limits
 from eventcore.store.open_logs import METADATA_TOPIC, OpenLogs
@@ -36,7 +35,7 @@ logger = logging.getLogger("eventcore")
 S = TypeVar("S", bound="Store")
 
 
-class Store(Writers):
+class Store(Care, Writers):
     """A Kafka log directory. Get one from `eventcore.open`; close it, or use it in a `with` statement.
 
     All methods may be called from several threads.
@@ -311,36 +310,6 @@ class Store(Writers):
         if self._closed or os.getpid() != self._pid:
             self._check_open()
         self._catalog.numbers(topic)
-
-    # -- care --------------------------------------------------------------------------------------------------
-
-    def housekeep(self) -> HousekeepingReport:
-        """Do now what the housekeeping thread does from time to time: retention, and removal of what was deleted.
-
-        What goes wrong with a partition is in the report, and in `metrics`, and keeps it from no other.
-        """
-        self._check_writable()
-        return self._housekeeper.run()
-
-    def metrics(self) -> dict[str, Any]:
-        """Numbers about the store, and of each partition that housekeeping has done something for, or failed to; plain
-        values for JSON. A reader gets what the writer's last rounds have left word of.
-        """
-        self._check_open()
-        return {
-            "topics": len(self._catalog.partitions),
-            "partitions": sum(len(numbers) for numbers in self._catalog.partitions.values()),
-            "open_partitions": len(self._logs),
-            "housekeeping": self._housekeeper.metrics() if self.write else self._told(),
-        }
-
-    def _told(self) -> dict[str, Any]:
-        """What the writer's housekeeping has left word of."""
-        try:
-            found = json_file.read(self.disk, self.path / HOUSEKEEPING_NAME) or {}
-        except StorageError:
-            return {}
-        return {name: value for name, value in found.items() if name != "version"}
 
     def partitions(self) -> list[tuple[str, int]]:
         """(topic, number) of every partition that may be written, for housekeeping."""
