@@ -44,7 +44,8 @@ class Durability(Watermarks):
         """Return when what was appended below `end` is as durable as it has to be; tell those who want to know."""
         if wait and (self.fsync == "always" or end - self.durable_offset >= self.config.flush_messages):
             self.sync_to(end)
-        self.close_sealed()
+        if self._local.sealed:
+            self.close_sealed()
         if self._subscribers.callbacks:
             self._subscribers.notify()
 

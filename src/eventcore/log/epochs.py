@@ -9,7 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from eventcore.disk import Disk
-from eventcore.errors import CorruptFile
+from eventcore.errors import CorruptFile, DiskFull
 from eventcore.files import checkpoint
 from eventcore.types import EpochEndOffset
 
@@ -25,6 +25,7 @@ class EpochCache:
         self._path = folder / NAME
         self._write = write
         self._entries: list[tuple[int, int]] = []
+        self._is_behind = False
         self.damaged = False
         """Whether the file could not be believed; recovery makes it anew from the batches."""
         try:
@@ -70,8 +71,15 @@ class EpochCache:
         self._replace([entry for entry in self._entries if entry[1] < offset])
 
     def truncate_from_start(self, offset: int) -> None:
-        """Drop the epochs that end at or below `offset`; the one that holds it now begins there (E3)."""
-        self._replace(_from_start(self._entries, offset))
+        """Drop the epochs that end at or below `offset`; the one that holds it now begins there (E3).
+
+        On a full disk the file says so with its next change: what it says too much of is gone.
+        """
+        entries = _from_start(self._entries, offset)
+        try:
+            self._replace(entries)
+        except DiskFull:
+            self._entries, self._is_behind = entries, True
 
     def replace(self, entries: list[tuple[int, int]], log_start: int) -> None:
         """Believe these entries of a log that begins at `log_start` instead: all of them or, after a crash, none."""
@@ -80,11 +88,11 @@ class EpochCache:
 
     def _replace(self, entries: list[tuple[int, int]]) -> None:
         """First the file: were a failed write to change the cache, the next call would find nothing left to write."""
-        if entries == self._entries and not self.damaged:
+        if entries == self._entries and not (self.damaged or self._is_behind):
             return
         if self._write:
             checkpoint.write_epochs(self._disk, self._path, entries)
-        self._entries = entries
+        self._entries, self._is_behind = entries, False
 
 
 def _from_start(entries: list[tuple[int, int]], offset: int) -> list[tuple[int, int]]:

@@ -65,7 +65,7 @@ class LocalLog:
     @property
     def end_offset(self) -> int:
         """The offset the next record gets."""
-        return self.active.next_offset if self._closed_at is None else self._closed_at
+        return self.segments.active.next_offset if self._closed_at is None else self._closed_at
 
     def due_for_roll(self, max_timestamp: int, now: int) -> bool:
         """Whether the active segment is older than `segment.ms` (rule R2: by record time, else by clock)."""

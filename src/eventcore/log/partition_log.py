@@ -159,7 +159,7 @@ class PartitionLog(Sequenced, Compaction):
         try:
             with self._lock:
                 self._check_whole()
-                first = end = self.log_end_offset
+                first = end = self._local.end_offset
                 if expected_offset is not None and expected_offset != first:
                     raise OffsetMismatch(f"expected offset {expected_offset}, the log ends at {first}")
                 self._begin_writing()
@@ -171,7 +171,7 @@ class PartitionLog(Sequenced, Compaction):
                 finally:
                     if not shown:
                         self._publish()
-                    end = self.log_end_offset
+                    end = self._local.end_offset
         except BaseException as refused:
             self._acknowledge_before(refused, range(first, end), wait)
             raise

@@ -114,7 +114,8 @@ class Watermarks:
 
     def _check_whole(self) -> None:
         """`_check_usable` for who has the lock: nobody may go on behind a change that did not come to its end."""
-        self._check_usable()
+        if self._failure is not None:
+            self._check_usable()
         if self._lock.unfinished:
             raise self._cut_short()
 
