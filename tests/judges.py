@@ -34,6 +34,12 @@ KINDS: dict[str, tuple[str, ...]] = {
         "tests/crash/test_view_checkpoint.py",
     ),
     "dropped syncs": ("tests/crash/test_dropped_syncs.py",),
+    "interrupts": (
+        "tests/crash/test_interrupts.py",
+        "tests/log/test_interrupted_changes.py",
+        "tests/log/test_tail_faults.py",
+    ),
+    "two threads": ("tests/crash/test_two_threads.py", "tests/log/test_reader_threads.py"),
     "failing calls": ("tests/*/test_failing_calls.py", "tests/crash/test_fence.py"),
     "kills": (
         "tests/crash/test_kill.py",

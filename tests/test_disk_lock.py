@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from eventcore import file_lock
 from eventcore.disk import Disk
 from eventcore.errors import LogLocked, StorageError
 
@@ -174,8 +175,24 @@ def test_a_lock_that_cannot_be_tried_is_not_said_to_be_held(
     path.touch()
     before = count_descriptors()
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    monkeypatch.setattr(file_lock, "is_described", lambda fd: None)  # as where only flocks are known
     for call in (lambda: disk.lock(path, "us"), lambda: disk.locked(path)):
         with pytest.raises(StorageError, match="cannot lock") as caught:
             call()
         assert not isinstance(caught.value, LogLocked)
     assert count_descriptors() == before
+
+
+def test_asking_takes_no_lock(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may keep the descriptor from being closed: a lock of its would keep writers out for good."""
+    path.touch()
+    kept = []
+    monkeypatch.setattr(os, "close", kept.append)
+    assert not disk.locked(path)
+    monkeypatch.undo()
+    fd = disk.lock(path, "us")
+    assert disk.locked(path)
+    disk.unlock(fd)
+    assert not disk.locked(path)
+    for left in kept:
+        os.close(left)

@@ -90,7 +90,7 @@ class Locks:
         file_lock.give_flock(fd)
 
     def _lock_exclusively(self, fd: int, path: Path) -> None:
-        """`locked` in another process holds a shared lock for a moment, so one refusal is not the answer yet."""
+        """`locked` in another process may hold a shared lock for a moment: one refusal is not the answer yet."""
         for pause in _PAUSES_S:
             if self._flock(fd, file_lock.EXCLUSIVE):
                 break
@@ -104,11 +104,12 @@ class Locks:
             return file_lock.take_flock(fd, kind)
 
     def locked(self, path: Path) -> bool:
-        """Whether a writer holds the lock now."""
+        """Whether a writer holds the lock now. Where that can be asked no lock is taken: Ctrl-C leaves none behind."""
         if not self.exists(path):
             return False
         fd = self.open(path, write=False)
         try:
-            return not self._flock(fd, file_lock.SHARED)
+            described = file_lock.is_described(fd)
+            return not self._flock(fd, file_lock.SHARED) if described is None else described
         finally:
             self.close(fd)

@@ -18,6 +18,7 @@ EXCLUSIVE = fcntl.LOCK_EX
 SHARED = fcntl.LOCK_SH
 
 _OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", None)
+_OFD_GETLK = getattr(fcntl, "F_OFD_GETLK", None)
 _WHOLE_FILE = struct.Struct("hhqqi4x")
 """A `struct flock`: start and length of 0 are the whole file; the process id must be 0."""
 _KINDS = {EXCLUSIVE: fcntl.F_WRLCK, SHARED: fcntl.F_RDLCK, fcntl.LOCK_UN: fcntl.F_UNLCK}
@@ -54,6 +55,20 @@ def take_description(fd: int, kind: int) -> bool:
         except OSError as error:
             return error.errno not in _HELD
     return True
+
+
+def is_described(fd: int) -> bool | None:
+    """Whether somebody has a lock of his open file description, or as a Java process; nothing is taken to find that
+    out. None where the system or the file system knows of no such locks.
+    """
+    if _OFD_GETLK is None:
+        return None
+    asked = _WHOLE_FILE.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        told = fcntl.fcntl(fd, _OFD_GETLK, asked)
+    except OSError:
+        return None
+    return bool(_WHOLE_FILE.unpack(told)[0] != fcntl.F_UNLCK)
 
 
 def hold(fd: int) -> None:

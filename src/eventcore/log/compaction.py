@@ -153,6 +153,7 @@ class Compaction(Freezing):
         """Make durable what there is, and let no recovery point stand in a segment that is going to be another."""
         self._check_usable()
         with self._sync_lock, self._lock:
+            self._check_whole()
             self._pending_deletes.remove_due(now)
         if (
             self.durable_offset < self.log_end_offset
@@ -241,7 +242,8 @@ class Compaction(Freezing):
         bases = [output.base_offset for output in outputs]
         with self._sync_lock:
             try:
-                self._check_usable()
+                with self._lock:
+                    self._check_whole()
                 if self.truncations() != truncations or not set(old) <= set(self._local.segments):
                     raise LogTruncated("the log was cut while it was compacted", hint="compact it again")
             except BaseException:

@@ -11,7 +11,7 @@ on. So a sync that is cut short, by an error or by Ctrl-C, leaves nothing out of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from eventcore.config import LogConfig
@@ -116,9 +116,10 @@ class Durability(Watermarks):
     def fencing(self) -> Iterator[None]:
         """A change that fails half-way leaves what only an opening can put in order.
 
-        What cuts it short besides errors of the storage is noticed by whoever takes the lock next: see `WriteLock`.
+        What cuts it short besides errors of the storage is noticed by who takes the same lock next: see `WriteLock`.
+        A swap of segments has that of the syncs only: appends go on meanwhile, and behind one that was cut short.
         """
-        with self._lock.whole if self._lock.held() else nullcontext():
+        with (self._lock if self._lock.held() else self._sync_lock).whole:
             try:
                 yield
             except StorageError as error:

@@ -78,7 +78,8 @@ class Freezing(LogStart):
         """
         self.sync_to(moment.end)  # a power cut must not leave the snapshot with records that the log has lost
         with self._sync_lock:
-            self._check_usable()
+            with self._lock:
+                self._check_whole()
             if self.truncations() != moment.truncations:
                 raise LogTruncated("the log was truncated meanwhile", hint="take the snapshot again")
             there, segments = set(self.segments), moment.segments

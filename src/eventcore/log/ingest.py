@@ -81,7 +81,8 @@ class Ingest:
         header = BatchHeader.read(data, 0)
         self._producers.state.check_marker(header, end.coordinator_epoch, raises_epoch=end.raises_epoch)
         self._epochs.assign(leader_epoch, first)
-        self._append(memoryview(data), 0, header, kind, local)
+        with self._writer.whole:
+            self._append(memoryview(data), 0, header, kind, local)
         return first
 
     def from_leader(self, data: memoryview, local: LocalLog) -> BatchInfo:

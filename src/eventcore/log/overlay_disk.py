@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 from eventcore import _kernels as kernels
@@ -54,7 +55,6 @@ class _Covered(_Plain):
     def __init__(self, disk: Disk, fd: int) -> None:
         super().__init__(disk, fd)
         self._size = disk.size(fd)
-        weakref.finalize(self, disk.close, fd)
         self._mapping = disk.map(fd, self._size, write=True, private=True)
 
     def size(self) -> int:
@@ -149,12 +149,14 @@ class OverlayDisk(Disk):
         file = _Plain(self._below, self._below.open(source, write=False))
         if not write:
             return file
-        if path.suffix != names.LOG or file.size() <= _COPIED_MAX:
-            try:
+        with ExitStack() as closing:
+            closing.callback(self._below.close, file.fd)
+            if path.suffix != names.LOG or file.size() <= _COPIED_MAX:
                 return self._keep(path, self._copy(file))
-            finally:
-                self._below.close(file.fd)
-        return self._keep(path, _Covered(self._below, file.fd))
+            covered = _Covered(self._below, file.fd)
+            closing.pop_all()
+            weakref.finalize(covered, self._below.close, file.fd)
+            return self._keep(path, covered)
 
     def _keep(self, path: Path, file: _Plain) -> _Plain:
         if path.parent == self._folder:

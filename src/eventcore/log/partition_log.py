@@ -63,7 +63,7 @@ class PartitionLog(Sequenced, Compaction):
         self.acknowledges = fsync == "always" or config.flush_messages < INT64_MAX
         """Whether an append has to be acknowledged: somebody waits for more than that it was stored."""
         self._pid = os.getpid()
-        self._sync_lock = kernels.write_lock.WriteLock(())
+        self._sync_lock = kernels.write_lock.WriteLock((EventCoreError,))
         self._lock = kernels.write_lock.WriteLock((EventCoreError,))
         self._commits = GroupCommit(self._sync, lambda: self.durable_offset)
         self._failure: EventCoreError | None = None
@@ -330,7 +330,7 @@ class PartitionLog(Sequenced, Compaction):
             telling.callback(self._subscribers.notify)
             closing.callback(self._release)
             closing.callback(self._pending_deletes.remove_all)
-            if self._lock.unfinished and self._failure is None:
+            if self._failure is None and (self._lock.unfinished or self._sync_lock.unfinished):
                 self._cut_short()
             if self._failure is None:
                 self._close_cleanly()

@@ -113,10 +113,10 @@ class Watermarks:
             raise ClosedError("this partition was opened by the parent of this process")
 
     def _check_whole(self) -> None:
-        """`_check_usable` for who has the lock: nobody may go on behind a change that did not come to its end."""
+        """`_check_usable` for who has `_lock`: nobody may go on behind a change that did not come to its end."""
         if self._failure is not None:
             self._check_usable()
-        if self._lock.unfinished:
+        if self._lock.unfinished or (self._sync_lock.unfinished and self._sync_lock.held()):
             raise self._cut_short()
 
     def _cut_short(self) -> EventCoreError:
