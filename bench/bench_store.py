@@ -1,6 +1,6 @@
 """A store of many partitions: to open, append to all, close and open again; descriptors and disk on the way.
 
-python bench/bench_store.py [--partitions 5000] [--topics 50] [--fsync always] [--folder DIR] [--check]
+python -m bench.bench_store [--partitions 5000] [--topics 50] [--fsync always] [--folder DIR] [--check]
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_the_lock_outlives_other_descriptors_of_its_file(disk: Disk, path: Path)
 
 def test_the_lock_excludes_another_process_and_dies_with_it(disk: Disk, path: Path) -> None:
     program = "import sys; from pathlib import Path; from eventcore.disk import Disk; d = Disk(); "
-    program += "d.lock(Path(sys.argv[1]), 'the other process'); print('locked', flush=True); sys.stdin.read()"
+    program += "held = d.lock(Path(sys.argv[1]), 'the other process'); print('locked', flush=True); sys.stdin.read()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

@@ -22,7 +22,7 @@ from eventcore import _kernels as kernels
 from eventcore import file_lock
 from eventcore.descriptors import above_standard
 from eventcore.disk_errors import failed_sync, typed
-from eventcore.disk_locks import Locks
+from eventcore.disk_locks import LockFd, Locks
 from eventcore.errors import CorruptFile, NotALog, StorageError
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
@@ -61,6 +61,8 @@ class Disk(Locks):
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
+        if isinstance(fd, LockFd):
+            fd.disk = None  # first: its number may be another file's when nobody refers to it any more
         file_lock.forget(fd)
         with typed(self._paths.pop(fd, Path(f"<fd {fd}>")), "close the file"):
             os.close(fd)

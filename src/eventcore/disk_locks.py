@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from eventcore import file_lock
 from eventcore.disk_errors import typed
-from eventcore.errors import DiskFull, LogLocked
+from eventcore.errors import DiskFull, LogLocked, StorageError
 
 _OWNER_SIZE_MAX = 200
 _PAUSES_S = (0.001, 0.005, 0.02)
+
+
+class LockFd(int):
+    """The descriptor of a lock that gives itself back when nobody refers to it any more.
+
+    Ctrl-C may come before it has got to whoever wanted it, and a lock without an owner would keep everybody out.
+    """
+
+    disk: Locks | None = None
+    """Who gives it back; None before it is to be, and once it was."""
+    pid = 0
+
+    def __del__(self) -> None:
+        if self.disk is not None and self.pid == os.getpid() and not sys.is_finalizing():
+            with suppress(StorageError):
+                self.disk.unlock(self)
 
 
 class Locks:
@@ -47,7 +66,7 @@ class Locks:
         Java process (a Kafka broker) sees and respects. A POSIX lock would be lost with any other descriptor of the
         file. Raises LogLocked.
         """
-        fd = self.open(path, write=True, create=True)
+        fd = self._own(path, write=True, create=True)
         try:
             self._lock_exclusively(fd, path)
             with suppress(DiskFull):  # a lock without a name on it is a lock, too
@@ -58,18 +77,23 @@ class Locks:
         file_lock.hold(fd)
         return fd
 
+    def _own(self, path: Path, *, write: bool, create: bool = False) -> LockFd:
+        fd = LockFd(self.open(path, write=write, create=create))
+        fd.pid, fd.disk = os.getpid(), self
+        return fd
+
     def lock_shared(self, path: Path) -> int:
         """Share the lock of a Kafka log directory with other writers of its partitions, against a broker.
 
         Returns a descriptor for `unlock`. Raises LogLocked if a broker holds it.
         """
-        fd = self.open(path, write=False)
+        fd = self._own(path, write=False)
         with typed(path, "lock the file"):
             if file_lock.take_description(fd, file_lock.SHARED):
                 file_lock.hold(fd)
                 return fd
             holder = file_lock.holder(fd)
-        self.close(fd)
+        self.unlock(fd)
         raise LogLocked(f"the log directory is locked by {holder}", path=path.parent)
 
     def unlock(self, fd: int) -> None:
@@ -95,9 +119,20 @@ class Locks:
             if self._flock(fd, file_lock.EXCLUSIVE):
                 break
             time.sleep(pause)
-        if not (self._flock(fd, file_lock.EXCLUSIVE) and file_lock.take_description(fd, file_lock.EXCLUSIVE)):
-            holder = self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
-            raise LogLocked(f"the folder is being written by {holder}", path=path.parent)
+        if self._takes(fd):
+            return
+        holder = self._holder(fd)
+        if holder.startswith(f"process {os.getpid()}"):
+            gc.collect()  # a handle that nobody has any more may be part of cycles
+            if self._takes(fd):
+                return
+        raise LogLocked(f"the folder is being written by {holder}", path=path.parent)
+
+    def _takes(self, fd: int) -> bool:
+        return self._flock(fd, file_lock.EXCLUSIVE) and file_lock.take_description(fd, file_lock.EXCLUSIVE)
+
+    def _holder(self, fd: int) -> str:
+        return self.pread(fd, _OWNER_SIZE_MAX, 0).decode(errors="replace").strip("\0\n ") or "another process"
 
     def _flock(self, fd: int, kind: int) -> bool:
         with typed(self._path(fd), "lock the file"):

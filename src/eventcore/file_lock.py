@@ -73,7 +73,7 @@ def is_described(fd: int) -> bool | None:
 
 def hold(fd: int) -> None:
     """From now on a forked child closes its copy of the descriptor: else it could keep the lock for ever."""
-    _held.add(fd)
+    _held.add(int(fd))  # not the object, which has an end of its own: see `LockFd`
 
 
 def release(fd: int) -> None:

@@ -1,8 +1,11 @@
 """Ctrl-C at every system call of every operation, before and after it took effect; and the program goes on.
 
-    python -m tests.crash.interrupts                            # all cases, and a table
+Or at every step of the engine where the interpreter would run a signal handler: the first time each place is come to.
+
+    python -m tests.crash.interrupts                            # all cases at calls, and a table
+    python -m tests.crash.interrupts --steps                    # at steps of the engine
     python -m tests.crash.interrupts --only roll                # those whose name has that in it
-    python -m tests.crash.interrupts --case 'roll, always/12/after'
+    python -m tests.crash.interrupts --case 'roll, always/12/after'     # or .../12/step
 
 After the interrupt
 
@@ -27,6 +30,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,13 +39,24 @@ from tests.crash.failing_disk import Call, open_descriptors
 from tests.crash.failing_scenarios import StillClock
 from tests.crash.interrupted_session import SCENARIOS, Wrong, session_of
 from tests.crash.interrupting_disk import Interrupt, Interrupts, RestartedDisk, held_locks
+from tests.log.interrupting import Tracer, tracing
 
 BOUND_S = 60.0
+ENGINE = str(Path(ec.__file__).parent) + os.sep
 REFUSALS = (ec.StorageFenced, ec.ClosedError)
 KINDS = (
     *("lost", "unreadable", "damage", "verify", "undurable", "transaction", "invariant", "reader"),
     *("wrong error", "untyped", "refused", "lock", "descriptor", "thread", "swallowed", "hang"),
 )
+
+
+class Step(NamedTuple):
+    """The `at`-th step of the engine's Python code (from 1) raises KeyboardInterrupt."""
+
+    at: int
+
+    def __str__(self) -> str:
+        return f"{self.at}/step"
 
 
 class Violation(NamedTuple):
@@ -58,10 +73,20 @@ class Violation(NamedTuple):
 class Case:
     """One scenario under one interrupt, in a folder of its own."""
 
-    def __init__(self, ground: Path, name: str, interrupt: Interrupt | None, bound_s: float = BOUND_S) -> None:
+    def __init__(
+        self,
+        ground: Path,
+        name: str,
+        interrupt: Interrupt | Step | None,
+        bound_s: float = BOUND_S,
+        *,
+        traced: bool = False,
+    ) -> None:
         self.ground, self.folder = ground, ground / "case" / "events-0"
         self.scenario_name, self.scenario, self.interrupt = name, SCENARIOS[name], interrupt
         self.bound_s = bound_s
+        self.traced = traced or isinstance(interrupt, Step)
+        self.tracer = Tracer(0, ENGINE)
         self.found: list[Violation] = []
         self.calls: list[Call] = []
         self.interrupted: Call | None = None
@@ -99,8 +124,12 @@ class Case:
         left = {fd: path for fd, path in open_descriptors().items() if descriptors.get(fd) != path}
         for fd in left:  # so that the next case is judged for itself
             os.close(int(fd))
-        if left:
+        if left and not isinstance(self.interrupt, Step):  # a number on its way from one line to the next is nobody's
             self._wrong("descriptor", "at the end", ", ".join(sorted(Path(path).name for path in left.values())))
+        for thread in set(threading.enumerate()) - threads:
+            if thread.name != "eventcore-populate":
+                gc.collect()
+                thread.join(self.bound_s)
         alive = {thread.name for thread in set(threading.enumerate()) - threads} - {"eventcore-populate"}
         if alive:
             self._wrong("thread", "at the end", ", ".join(sorted(alive)))
@@ -133,17 +162,20 @@ class Case:
 
     def _act(self) -> None:
         """Under the interrupt."""
-        self._calls.arm(self.interrupt)
+        at = self.interrupt
+        self._calls.arm(at if isinstance(at, Interrupt) else None)
+        self.tracer = Tracer(at.at if isinstance(at, Step) else 0, ENGINE)
         try:
-            self.scenario.act(self.session)
+            with tracing(self.tracer) if self.traced else nullcontext():
+                self.scenario.act(self.session)
         except KeyboardInterrupt as error:
             self.where = _engine_line(error)
         except Exception as error:
             self._wrong(*_judged(error, "under the interrupt"))
             self.where = _engine_line(_interrupt_of(error))
         else:
-            if self._calls.interrupted is not None:
-                self._wrong("swallowed", "under the interrupt", self._calls.interrupted)
+            if self._calls.interrupted is not None or self.tracer.raised:
+                self._wrong("swallowed", "under the interrupt", self._calls.interrupted or self.tracer.raised)
         finally:
             self._calls.disarm()
 
@@ -326,6 +358,14 @@ def calls_of(ground: Path, name: str) -> list[Call]:
     return case.calls
 
 
+def steps_of(ground: Path, name: str) -> Iterator[Step]:
+    """The first step at each place of the engine's code that a scenario comes to."""
+    case = Case(ground, name, None, traced=True)
+    found = case.run()
+    assert not found, f"{name} without an interrupt: {[str(one) for one in found]}"
+    return map(Step, sorted(case.tracer.places.values()))
+
+
 def interrupts_of(calls: list[Call]) -> Iterator[Interrupt]:
     """Every interrupt of these calls."""
     for at in range(1, len(calls) + 1):
@@ -333,20 +373,26 @@ def interrupts_of(calls: list[Call]) -> Iterator[Interrupt]:
         yield Interrupt(at, True)
 
 
-def parse(name: str) -> tuple[str, Interrupt]:
+def parse(name: str) -> tuple[str, Interrupt | Step]:
     """The inverse of `Case.name`."""
     scenario, at, when = name.rsplit("/", 2)
-    return scenario, Interrupt(int(at), when == "after")
+    return scenario, Step(int(at)) if when == "step" else Interrupt(int(at), when == "after")
 
 
-def run_all(ground: Path, names: list[str], every: int, bound_s: float, show: Callable[[Case], None]) -> int:
-    """Every `every`-th case of the scenarios; prints a table, returns how many cases were wrong."""
+def chosen_of(ground: Path, name: str, every: int, *, steps: bool) -> list[Interrupt | Step]:
+    """Every so many-th of a scenario's interrupts, at calls or at steps, and the last one."""
+    found: list[Interrupt | Step] = [*(steps_of(ground, name) if steps else interrupts_of(calls_of(ground, name)))]
+    return [*found[:-1:every], *found[-1:]]
+
+
+def run_all(ground: Path, names: list[str], chosen: argparse.Namespace, show: Callable[[Case], None]) -> int:
+    """The cases of the scenarios; prints a table, returns how many cases were wrong."""
     wrong = 0
     rows: list[tuple[str, int, int, Counter[str]]] = []
     for name in names:
         count, bad, kinds = 0, 0, Counter[str]()
-        for interrupt in itertools.islice(interrupts_of(calls_of(ground, name)), 0, None, every):
-            case = Case(ground, name, interrupt, bound_s)
+        for interrupt in chosen_of(ground, name, chosen.every, steps=chosen.steps):
+            case = Case(ground, name, interrupt, chosen.bound)
             found = case.run()
             count += 1
             bad += bool(found)
@@ -365,7 +411,8 @@ def run_all(ground: Path, names: list[str], every: int, bound_s: float, show: Ca
 
 def _show(case: Case) -> None:
     call = case.interrupted
-    print(f"{case.name}: {call and call.kind} {call and Path(call.path).name} [{case.where}]")
+    at = f"{call.kind} {Path(call.path).name}" if call is not None else case.tracer.raised
+    print(f"{case.name}: {at} [{case.where}]", flush=True)
     for one in case.found:
         print(f"    {one}")
 
@@ -375,6 +422,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.interrupts")
     parser.add_argument("--case", help="one case, by its name")
     parser.add_argument("--only", default="", help="scenarios with this in their names")
+    parser.add_argument("--steps", action="store_true", help="at steps of the engine, not at system calls")
     parser.add_argument("--every", type=int, default=1, help="every so many-th case")
     parser.add_argument("--bound", type=float, default=BOUND_S, help="seconds a case may take")
     chosen = parser.parse_args(arguments)
@@ -388,7 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = [name for name in SCENARIOS if chosen.only in name]
         gc.collect()
         gc.freeze()
-        return int(bool(run_all(Path(folder), names, chosen.every, chosen.bound, _show)))
+        return int(bool(run_all(Path(folder), names, chosen, _show)))
 
 
 if __name__ == "__main__":

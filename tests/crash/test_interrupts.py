@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import scale
 from tests.crash.interrupted_session import SCENARIOS
-from tests.crash.interrupts import Case, calls_of, interrupts_of
+from tests.crash.interrupts import Case, chosen_of
 
-SAMPLED_EVERY = 41
+SAMPLED_EVERY, SAMPLED_STEPS, NIGHTLY_STEPS = 41, 101, 5
 
 
 @pytest.fixture
@@ -27,12 +27,10 @@ def ground() -> Iterator[Path]:
     gc.unfreeze()
 
 
-def wrong_of(ground: Path, name: str, every: int) -> list[str]:
-    """What was wrong in every so many-th case of a scenario, the first and the last one among them."""
-    interrupts = list(interrupts_of(calls_of(ground, name)))
-    chosen = {*itertools.islice(interrupts, 0, None, every), *interrupts[-1:]}
+def wrong_of(ground: Path, name: str, every: int, *, steps: bool = False) -> list[str]:
+    """What was wrong in every so many-th case of a scenario."""
     wrong = []
-    for interrupt in sorted(chosen):
+    for interrupt in chosen_of(ground, name, every, steps=steps):
         case = Case(ground, name, interrupt)
         wrong += [f"{case.name}: {found}" for found in case.run()]
     return wrong
@@ -44,7 +42,19 @@ def test_some_interrupts(ground: Path, name: str) -> None:
     assert wrong_of(ground, name, SAMPLED_EVERY) == []
 
 
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", list(SCENARIOS)[::4])
+def test_some_interrupts_between_calls(ground: Path, name: str) -> None:
+    assert wrong_of(ground, name, SAMPLED_STEPS, steps=True) == []
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_interrupt(ground: Path, name: str) -> None:
     assert wrong_of(ground, name, 1) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_interrupts_at_every_place(ground: Path, name: str) -> None:
+    assert wrong_of(ground, name, max(NIGHTLY_STEPS // scale.DEPTH, 1), steps=True) == []

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
 _CHECKS = {"RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE"}
 
 
-class _Tracer:
-    def __init__(self, step: int, only: str) -> None:
-        self.left, self.only = step, only
+class Tracer:
+    """Raises KeyboardInterrupt at the `at`-th step (from 1; 0: never) in files with `only` in their names."""
+
+    def __init__(self, at: int, only: str) -> None:
+        self.at, self.only = at, only
+        self.count = 0
+        self.raised = ""
+        """Where, once it has."""
+        self.places: dict[tuple[CodeType, int], int] = {}
+        """Each place that was come to: the first step there."""
         self._names: dict[CodeType, dict[int, str]] = {}
         self._before: dict[FrameType, str] = {}
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        """See `sys.settrace`."""
         if self.only not in frame.f_code.co_filename:
             return None
         frame.f_trace_opcodes = True
@@ -30,12 +39,18 @@ class _Tracer:
             before = self._before.get(frame, "")
             self._before[frame] = self._name(frame)
             if before in _CHECKS or before.startswith("CALL"):
-                self.left -= 1
-                if self.left == 0:
-                    raise KeyboardInterrupt
+                self._step(frame)
         elif event == "return":
             self._before.pop(frame, None)
         return self
+
+    def _step(self, frame: FrameType) -> None:
+        self.count += 1
+        self.places.setdefault((frame.f_code, frame.f_lasti), self.count)
+        if self.count == self.at:
+            self.raised = f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+            self._before.clear()  # nothing more is traced; and no frame is kept
+            raise KeyboardInterrupt
 
     def _name(self, frame: FrameType) -> str:
         code = frame.f_code
@@ -44,14 +59,23 @@ class _Tracer:
         return self._names[code][frame.f_lasti]
 
 
-def interrupted(step: int, only: str, call: Callable[[], Any]) -> bool:
-    """Whether `call` was interrupted at that step, of those in files with `only` in their names."""
-    tracer, before = _Tracer(step, only), sys.gettrace()
+@contextmanager
+def tracing(tracer: Tracer) -> Iterator[Tracer]:
+    """The block's calls, in this thread, are traced."""
+    before = sys.gettrace()
     sys.settrace(tracer)
     try:
-        call()
-    except KeyboardInterrupt:
-        return True
+        yield tracer
     finally:
         sys.settrace(before)
+
+
+def interrupted(step: int, only: str, call: Callable[[], Any]) -> bool:
+    """Whether `call` was interrupted at that step."""
+    tracer = Tracer(step, only)
+    try:
+        with tracing(tracer):
+            call()
+    except KeyboardInterrupt:
+        return True
     return False

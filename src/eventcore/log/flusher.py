@@ -24,9 +24,9 @@ class Flusher:
     """Holds the log only weakly: a forgotten partition can be collected, and then the thread ends."""
 
     def __init__(self, log: Syncable, interval_ms: int) -> None:
-        self._log = weakref.ref(log)
-        self._interval_s = min(max(interval_ms, 1) / 1000, threading.TIMEOUT_MAX)  # Kafka's default is 2^63-1 ms
         self._stopped = threading.Event()
+        self._log = weakref.ref(log, lambda _, stopped=self._stopped: stopped.set())  # type: ignore[misc]
+        self._interval_s = min(max(interval_ms, 1) / 1000, threading.TIMEOUT_MAX)  # Kafka's default is 2^63-1 ms
         self._thread = threading.Thread(target=self._run, name="eventcore-flush", daemon=True)
         self._thread.start()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Union
 
 from eventcore.clock import Time, to_ms
-from eventcore.errors import ReadOnly, UsageError
+from eventcore.errors import ReadOnly, StorageError, UsageError
 from eventcore.format import control
 from eventcore.log import column_input
 from eventcore.log.compaction import MAP_BYTES, Cleanable, CompactionReport
@@ -67,7 +68,8 @@ class Partition(Reads):
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             finally:
-                log.abandon()
+                with suppress(StorageError):  # nobody is there to be told
+                    log.abandon()
 
     def _writer(self) -> PartitionLog:
         if not isinstance(self._log, PartitionLog):
