@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eventcore import _kernels as kernels
 from eventcore.config import LogConfig
 from eventcore.errors import StorageError, StorageFenced
 from eventcore.log.checkpoints import Checkpoint, Checkpoints
@@ -111,6 +112,10 @@ class Durability(Watermarks):
         self._failure = StorageFenced(text, path=self.folder, hint="close it and open the partition again")
         self._writer.detach()
         return self._failure
+
+    def undoing(self) -> kernels.write_lock.Whole:
+        """Errors undo it; what an interrupt leaves of it is noticed by who takes `_lock` next. The caller has it."""
+        return self._lock.whole
 
     @contextmanager
     def fencing(self) -> Iterator[None]:

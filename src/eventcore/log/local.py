@@ -25,6 +25,9 @@ class Observer(Protocol):
     def fencing(self) -> AbstractContextManager[None]:
         """Entered around what cannot be undone half-way."""
 
+    def undoing(self) -> AbstractContextManager[None]:
+        """Entered around what an error undoes, and an interrupt does not."""
+
     def rolled(self, new: Segment) -> None:
         """A new active segment has begun; the one before it is sealed."""
 
@@ -92,7 +95,7 @@ class LocalLog:
         old = self.active
         if old.log.size == 0 and old.base_offset == self.end_offset:
             return old
-        with self._observer.changing(), ExitStack() as undo:
+        with self._observer.changing(), self._observer.undoing(), ExitStack() as undo:
             new = self.new_segment(self.end_offset)
             undo.callback(_close_quietly, new)
             with self._observer.fencing():
@@ -119,15 +122,16 @@ class LocalLog:
         """
         remove_files(self.disk, self.folder, base_offset)
         with ExitStack() as undo:
-            undo.callback(self._remove_quietly, base_offset)
+            undo.callback(self._remove_again, base_offset)
             segment = Segment(self.disk, self.folder, base_offset, self.config, active=True)
             undo.callback(segment.close)
             undo.pop_all()
         segment.created_ms = self.clock.now_ms()
         return segment
 
-    def _remove_quietly(self, base_offset: int) -> None:
-        with suppress(StorageError):  # what went wrong first is what the caller needs to know
+    def _remove_again(self, base_offset: int) -> None:
+        """Were a file left, the segment before it might grow beyond its name."""
+        with self.fencing():
             remove_files(self.disk, self.folder, base_offset)
 
     def truncate(self, offset: int) -> None:

@@ -57,6 +57,9 @@ class _Nobody:
     def fencing(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def undoing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def rolled(self, new: Segment) -> None:
         pass
 
