@@ -26,10 +26,10 @@ EMBEDDED = b"I was never appended"
 LOG = f"{0:020d}.log"
 
 
-def encoded(offset: int, values: list[Any], size: int = 1 << 16) -> bytes:
+def encoded(offset: int, values: list[Any], size: int = 1 << 16, epoch: int = 0) -> bytes:
     """A batch as the log would hold it at `offset`."""
     buf = bytearray(size)
-    end, *_ = kernels.encode.encode(buf, 0, len(buf), values, 0, offset, 0, 0, 1_700_000_000_000)
+    end, *_ = kernels.encode.encode(buf, 0, len(buf), values, 0, offset, epoch, 0, 1_700_000_000_000)
     return bytes(buf[:end])
 
 

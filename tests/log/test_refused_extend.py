@@ -144,3 +144,25 @@ def test_nobody_keeps_the_error_nor_what_it_holds(tmp_path: Path, fsync: Any) ->
 
 def living_errors() -> list[ec.EventCoreError]:
     return [thing for thing in gc.get_objects() if isinstance(thing, ec.EventCoreError)]
+
+
+def test_a_leaders_epoch_counts_though_a_later_batch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next append of a client would have an older epoch than the log."""
+    with ec.open_partition(tmp_path / "events-0", config=CONFIG) as partition:
+        original, left = BatchWriter.copy, [1]
+
+        def copy(writer: BatchWriter, *arguments: Any, **keywords: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ec.DiskFull("no space is left")
+            original(writer, *arguments, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(BatchWriter, "copy", copy)
+            with pytest.raises(ec.DiskFull):
+                partition.append_batches(b"".join(encoded(at, [b"%d" % at], epoch=3) for at in range(2)), "replica")
+        assert partition.append(b"by a client") == 1
+        assert partition.leader_epoch == partition.epoch_at(1) == 3
+        assert partition.verify().problems == []

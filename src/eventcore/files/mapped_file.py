@@ -27,7 +27,8 @@ from eventcore.files.populator import POPULATOR
 _PAGE = 4096
 _LARGEST_CHUNK = 64 << 20
 _STEP = 1 << 20
-_PATIENCE_S = 0.0002
+_TURN = 1 << 19
+"""Bytes that the populator makes at a time: whoever needs pages now waits no longer than for these."""
 _LARGEST_LEAD = 16 << 20
 """So far ahead of the tail pages are had by the populator; never further than there are bytes behind it."""
 _LARGEST_FLOOR = 16 << 20
@@ -127,20 +128,19 @@ class MappedFile(kernels.marks.End):
             return
         if end > self._reserved:
             self._reserve(end)
-        while not self._populating.acquire(timeout=_PATIENCE_S):
-            if end <= self.ready:  # the populator was at it
-                return
-        try:
-            self._populate(max(end, self.ready + _STEP))
-        finally:
-            self._populating.release()
+        with self._populating:
+            if end > self.ready:  # else the populator was at it
+                self._populate(max(end, self.ready + _STEP))
 
     def populate(self, end: int) -> None:
         """Have the pages below `end` in place, of what is reserved. One thread at a time does that, the populator or
-        whoever needs them now: two that make the same pages take longer than one.
+        whoever needs them now, who gets his turn soon: two that make the same pages take longer than one.
         """
-        with self._populating:
-            self._populate(end)
+        before = -1
+        while before < self.ready < end:
+            before = self.ready
+            with self._populating:
+                self._populate(min(end, self.ready + _TURN))
 
     def _populate(self, end: int) -> None:
         mapping, end = self._mapping, min(end, self._reserved)

@@ -188,8 +188,7 @@ class PartitionLog(Sequenced, Compaction):
                 self._begin_writing()
                 first = end = self.log_end_offset
                 try:
-                    info = self._ingest.append(data, origin, self._leader_epoch, self._local)
-                    self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
+                    info = self._ingested(data, origin)
                 finally:
                     self._publish()
                     end = self.log_end_offset
@@ -198,6 +197,18 @@ class PartitionLog(Sequenced, Compaction):
             raise
         self.acknowledge(end)
         return info
+
+    def _ingested(self, data: memoryview, origin: str) -> BatchInfo:
+        """Of a leader's batches some may have got in, with a new epoch, when a later one is refused.
+
+        Until it is told of that the appender declines: an interrupt must not leave it with the old one.
+        """
+        self.appender.stamp(-1, False, 0, self._faults)
+        with self._lock.attempt:
+            try:
+                return self._ingest.append(data, origin, self._leader_epoch, self._local)
+            finally:
+                self._leader_epoch = max(self._leader_epoch, self.epochs.latest)
 
     def _begin_writing(self) -> None:
         """Before the first change: if the log is not as it was closed, the next opening takes that for a stranger's."""

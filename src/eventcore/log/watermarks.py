@@ -71,7 +71,7 @@ class Watermarks:
         """The end of what committed readers may read (rule H4), as it was shown. Within an append the log is longer
         already than what is known of its transactions, and a thread may ask then.
         """
-        return self.state.load(tail.LAST_STABLE)
+        return min(self.state.load(tail.LAST_STABLE), self.high_watermark)  # a truncation lowers that one first
 
     def _stable_end(self) -> int:
         end = self.high_watermark
