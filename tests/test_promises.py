@@ -19,15 +19,21 @@ from tests.planted import FAULTS, misplaced
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "testing.md"
 NIGHTLY = ROOT / ".ci" / "nightly"
+NIGHT = "## The last whole night"
 TIERS = ("quick", "CI", "nightly")
 needs_checkout = pytest.mark.skipif(not NIGHTLY.is_file(), reason="this is a test of a wheel")
 
 
 def rows() -> list[list[str]]:
     """The cells of each promise: what, tiers, command, last figure."""
-    lines = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return [row for row in cells if row[0] not in ("promise", "tier", *TIERS)]
+    return [
+        row for row in _cells(PAGE.read_text("utf-8").partition(NIGHT)[0]) if row[0] not in ("promise", "tier", *TIERS)
+    ]
+
+
+def _cells(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def nightly() -> ModuleType:
@@ -113,3 +119,10 @@ def test_a_kind_that_did_not_run_is_missed(tmp_path: Path) -> None:
 def test_planted_faults_have_their_places() -> None:
     assert len(FAULTS) >= 10
     assert misplaced(FAULTS, ROOT) == []
+
+
+@needs_checkout
+def test_the_last_nights_parts_are_still_there() -> None:
+    found = [row[0] for row in _cells(PAGE.read_text("utf-8").partition(NIGHT)[2]) if row[0] != "part"]
+    assert len(found) > 30
+    assert set(found) <= set(nightly().PARTS)
