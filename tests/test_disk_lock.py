@@ -183,6 +183,18 @@ def test_a_lock_that_cannot_be_tried_is_not_said_to_be_held(
     assert count_descriptors() == before
 
 
+def test_a_lock_is_given_back_once(disk: Disk, path: Path, tmp_path: Path) -> None:
+    """By its own end or by its owner, in any order: the number may be another file's the second time."""
+    fd = disk.lock(path, "us")
+    fd.__del__()  # type: ignore[attr-defined]
+    other = disk.open(tmp_path / "other", write=True, create=True)
+    assert other == fd
+    disk.unlock(fd)
+    assert disk.size(other) == 0, "it is still open"
+    disk.close(other)
+    disk.close(disk.lock(path, "them"))
+
+
 def test_asking_takes_no_lock(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C may keep the descriptor from being closed: a lock of its would keep writers out for good."""
     path.touch()

@@ -97,7 +97,9 @@ class Locks:
         raise LogLocked(f"the log directory is locked by {holder}", path=path.parent)
 
     def unlock(self, fd: int) -> None:
-        """Give a lock back, whoever else (a forked child) still has the descriptor."""
+        """Give a lock back, whoever else (a forked child) still has the descriptor. Twice is like once."""
+        if isinstance(fd, LockFd) and fd.disk is None:
+            return  # its own end came first, in a cycle, and its number may be another file's by now
         try:
             with typed(self._path(fd), "unlock the file"):
                 file_lock.release(fd)

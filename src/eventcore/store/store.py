@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -368,7 +368,8 @@ class Store(Care, Writers):
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             finally:
-                self._abandon()
+                with suppress(StorageError):  # nobody is there to be told
+                    self._abandon()
 
     def _abandon(self) -> None:
         self._closed = True
