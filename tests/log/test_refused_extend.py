@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import eventcore as ec
+from eventcore.log.durability import Durability
 from eventcore.log.writer import BatchWriter
 from tests.log.test_bytes_in_values import encoded
 
@@ -117,6 +118,22 @@ def test_a_sync_that_fails_then_is_told_and_why_it_was_refused(tmp_path: Path, m
     with pytest.raises(ec.StorageFenced):
         partition.append(b"more")
     partition.close()
+
+
+def test_a_close_meanwhile_does_not_hide_why_it_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partition = ec.open_partition(tmp_path / "events-0", config=CONFIG)
+    real = Durability.sync_to
+
+    def sync_to(log: Durability, end: int) -> None:
+        partition.close()
+        real(log, end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Durability, "sync_to", sync_to)
+        with pytest.raises(ec.RecordTooLarge) as caught:
+            partition.extend([*GOOD, TOO_LARGE])
+    with ec.open_partition(tmp_path / "events-0", "r") as partition:
+        assert caught.value.appended == range(partition.log_end_offset) != range(0)
 
 
 @pytest.mark.parametrize("fsync", ["always", "never"])

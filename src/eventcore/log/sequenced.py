@@ -7,10 +7,11 @@ follows the last one, answered if it is one of the last five (rule P1), and refu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from eventcore.clock import Clock
-from eventcore.errors import EventCoreError, StorageError, UsageError
+from eventcore.errors import ClosedError, EventCoreError, StorageError, UsageError
 from eventcore.format.batch import MAX_SEQUENCE, TRANSACTIONAL, BatchHeader
 from eventcore.log.durability import Durability
 from eventcore.log.ingest import Ingest, TransactionEnd
@@ -41,7 +42,8 @@ class Sequenced(Durability):
         if not appended:
             return
         try:
-            self.acknowledge(appended.stop, wait)
+            with suppress(ClosedError):  # by another thread, which has made durable what there was
+                self.acknowledge(appended.stop, wait)
         except StorageError as error:
             if isinstance(refused, Exception):
                 raise error from refused
